@@ -1,0 +1,152 @@
+"""What the losses accept, and the wording of every error: argument, what must hold, what came, the likely repair.
+
+A check returns nothing and raises `TypeError` for a wrong type, `ValueError` for a wrong shape or value. Checks that
+would have to read a tensor's values are left out while `torch.compile` traces, where they would break the graph.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+def shape(tensor: Tensor) -> str:
+    return str(tuple(tensor.shape))
+
+
+def tensor(name: str, value: object) -> None:
+    """A floating-point tensor with at least one element along every dimension."""
+    if not isinstance(value, Tensor):
+        msg = f"`{name}` must be a tensor, but got {type(value).__name__}. Convert it with `torch.as_tensor`."
+        raise TypeError(msg)
+    if not value.dtype.is_floating_point:
+        msg = f"`{name}` must be a floating-point tensor, but got {value.dtype}. Convert it with `{name}.float()`."
+        raise TypeError(msg)
+    if value.numel() == 0:
+        msg = f"`{name}` must not be empty, but got shape {shape(value)}. Skip the batches that hold no samples."
+        raise ValueError(msg)
+
+
+def matrix(name: str, value: object, columns: str = "features") -> None:
+    """A floating-point tensor of shape ``(N, columns)``."""
+    tensor(name, value)
+    if cast("Tensor", value).ndim != 2:
+        msg = (
+            f"`{name}` must have shape (N, {columns}), but got shape {shape(cast('Tensor', value))}. "
+            f"Flatten or pool it first, e.g. with `{name}.flatten(1)`."
+        )
+        raise ValueError(msg)
+
+
+def batch(name: str, value: object) -> None:
+    """A floating-point tensor of shape ``(N, ..)``."""
+    tensor(name, value)
+    if cast("Tensor", value).ndim < 2:
+        msg = (
+            f"`{name}` must have shape (N, ..), but got shape {shape(cast('Tensor', value))}. "
+            f"Add the missing dimension, e.g. with `{name}.unsqueeze(-1)`."
+        )
+        raise ValueError(msg)
+
+
+def same_layer(source_name: str, source: Tensor, target_name: str, target: Tensor) -> None:
+    """Both domains' tensors agree in everything but the number of samples."""
+    if source.shape[1:] != target.shape[1:]:
+        expected = source.shape[1] if source.ndim == 2 else tuple(source.shape[1:])
+        what = "as many columns" if source.ndim == target.ndim == 2 else "the same shape after the first dimension"
+        msg = (
+            f"`{target_name}` must have {what} as `{source_name}` ({expected}), but got shape {shape(target)}. "
+            "Pass features of the same layer for both domains."
+        )
+        raise ValueError(msg)
+    same_device(source_name, source, target_name, target)
+
+
+def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    if value.device != other.device:
+        msg = (
+            f"`{other_name}` must be on the device of `{name}` ({value.device}), but is on {other.device}. "
+            f"Move it with `{other_name}.to({name}.device)`."
+        )
+        raise ValueError(msg)
+
+
+def same_size(source_name: str, source: Tensor, target_name: str, target: Tensor, why: str) -> None:
+    """Both domains have equally many samples, where the mathematics pairs them."""
+    if len(source) != len(target):
+        msg = (
+            f"`{target_name}` must have as many samples as `{source_name}` ({len(source)}) for {why}, which pairs "
+            f"source sample i with target sample i, but got {len(target)}. Drop the surplus samples or use the mean."
+        )
+        raise ValueError(msg)
+
+
+def weights(name: str, value: object, samples: Tensor) -> None:
+    """One finite, non-negative weight for each of `samples`, of shape ``(N,)`` or ``(N, 1)``."""
+    tensor(name, value)
+    value = cast("Tensor", value)
+    if tuple(value.shape) not in {(len(samples),), (len(samples), 1)}:
+        msg = (
+            f"`{name}` must hold one weight per sample, shape ({len(samples)},) or ({len(samples)}, 1), but got shape "
+            f"{shape(value)}. Pass the weights of the same batch as the samples."
+        )
+        raise ValueError(msg)
+    same_device("samples", samples, name, value)
+    if not torch.compiler.is_compiling() and bool((value < 0).any()):
+        msg = (
+            f"`{name}` must not be negative, but its smallest entry is {float(value.min()):g}. "
+            "Clamp the weights, e.g. with `.clamp(min=0)`."
+        )
+        raise ValueError(msg)
+
+
+def weights_or_ones(name: str, value: Tensor | None, samples: Tensor) -> Tensor:
+    """The weights of `samples` as a vector, ones where there are none."""
+    if value is None:
+        return samples.new_ones(len(samples))
+    weights(name, value, samples)
+    return value.flatten()
+
+
+def option(name: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        words = ", ".join(f'"{word}"' for word in allowed)
+        msg = f"`{name}` must be one of {words}, but got {value!r}. Check the spelling."
+        raise ValueError(msg)
+
+
+def number(name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf) -> None:
+    """A finite real number within its bounds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        msg = f"`{name}` must be a number, but got {type(value).__name__}. Pass a Python int or float."
+        raise TypeError(msg)
+    if not (math.isfinite(value) and value > above and value >= at_least):
+        bound = f" above {above:g}" if above > -math.inf else f" of at least {at_least:g}" * (at_least > -math.inf)
+        msg = f"`{name}` must be a finite number{bound}, but got {value!r}. Look for a division by zero or a typo."
+        raise ValueError(msg)
+
+
+def count(name: str, value: object, *, at_least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        msg = f"`{name}` must be an integer, but got {type(value).__name__}. Pass a Python int."
+        raise TypeError(msg)
+    if value < at_least:
+        msg = f"`{name}` must be at least {at_least}, but got {value}. Pass a larger number."
+        raise ValueError(msg)
+
+
+def flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        msg = f"`{name}` must be True or False, but got {value!r}. Pass a bool."
+        raise TypeError(msg)
+
+
+def function(name: str, value: object) -> None:
+    if not callable(value) or inspect.isclass(value):
+        what = f"the class {value.__name__}" if inspect.isclass(value) else type(value).__name__
+        msg = f"`{name}` must be a Module or another callable, but got {what}. Pass an instance."
+        raise TypeError(msg)

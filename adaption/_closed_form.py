@@ -1,0 +1,89 @@
+"""Scalars whose gradient comes out of the same pass as their value.
+
+Some losses know their gradient in closed form, cheaper than autograd finds it. `closed_form` hands such a pair to
+autograd and keeps every promise around it: no gradient is computed where none is asked for, `torch.compile` sees one
+opaque operator, `torch.func.grad` works, and what is not offered (second derivatives, forward mode, vmap) raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+# evaluate(tensors, needed, options) -> [value, *one gradient per needed tensor]
+Evaluate = Callable[[list[Tensor], list[bool], list[float]], list[Tensor]]
+
+_SCHEMA = "(Tensor[] tensors, bool[] needed, float[] options) -> Tensor[]"
+
+
+class ClosedForm:
+    """A scalar function of tensors that returns its gradients with its value.
+
+    Args:
+        name: of the operator that `torch.compile` sees, ``adaption::<name>``.
+        evaluate: ``(tensors, needed, options) -> [value, *gradients]``, one gradient for each tensor that needs one.
+    """
+
+    def __init__(self, name: str, evaluate: Evaluate) -> None:
+        self._eager = evaluate
+        self._opaque = torch.library.custom_op(f"adaption::{name}", evaluate, mutates_args=(), schema=_SCHEMA)
+        self._opaque.register_fake(_shapes)
+
+    def __call__(self, tensors: Sequence[Tensor], options: Sequence[float] = ()) -> Tensor:
+        needed = [torch.is_grad_enabled() and tensor.requires_grad for tensor in tensors]
+        evaluate = self._opaque if torch.compiler.is_compiling() else self._eager
+        if not any(needed):
+            return evaluate(list(tensors), needed, list(options))[0]
+        value: Tensor = _Value.apply(evaluate, needed, list(options), *tensors)[0]
+        return value
+
+
+def _shapes(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
+    gradients = [torch.empty_like(tensor) for tensor, need in zip(tensors, needed, strict=True) if need]
+    return [tensors[0].new_empty(()), *gradients]
+
+
+class _Value(Function):
+    @staticmethod
+    def forward(evaluate: Evaluate, needed: list[bool], options: list[float], *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(evaluate(list(tensors), needed, options))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _, ctx.needed, _, *tensors = inputs
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.save_for_backward(*output[1:], *(t for t, need in zip(tensors, ctx.needed, strict=True) if need))
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
+        if outer[0] is None:
+            return (None,) * (3 + len(ctx.needed))
+        saved = ctx.saved_tensors
+        pairs = zip(saved[: len(saved) // 2], saved[len(saved) // 2 :], strict=True)
+        gradients = [_Once.apply(gradient, outer[0], tensor) for gradient, tensor in pairs]
+        return None, None, None, *(gradients.pop(0) if need else None for need in ctx.needed)
+
+
+class _Once(Function):
+    """`gradient * outer`, tied to `tensor` in the graph so that a second derivative raises instead of missing a term."""
+
+    @staticmethod
+    def forward(gradient: Tensor, outer: Tensor, tensor: Tensor) -> Tensor:
+        return gradient * outer
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        msg = (
+            "second derivatives of this loss are not available, because its gradient is a closed form that autograd "
+            "does not look into. Drop `create_graph=True`, or take the gradient penalty of another loss."
+        )
+        raise RuntimeError(msg)

@@ -1,0 +1,346 @@
+"""The one abstract Metric base: additive statistics, the epoch value, and a `forward` fit for training.
+
+A loss is a pure `value(*statistics)` of statistics that add up over samples, batches and ranks. `update` adds the
+detached statistics of a batch to the states, `compute` is the value of the states, `forward` the value of this batch
+with gradient. The epoch value, the value over ranks and the merged value are therefore exact by construction.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, KeysView, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+from torchmetrics.utilities import rank_zero_warn
+from torchmetrics.utilities.distributed import gather_all_tensors
+from torchmetrics.utilities.exceptions import TorchMetricsUserError
+
+from adaption import _checks
+from adaption._distributed import gather
+
+Statistics = tuple[Tensor | int, ...]
+
+_NAN_STRATEGIES = ("disable", "error", "warn", "ignore")
+_COUNT_KEY = "_update_count"
+
+
+class AdditiveMetric(Metric, ABC):
+    """A loss over additive statistics.
+
+    A subclass names its states in its constructor with `_keep_sums` and `_keep_samples`, and writes three methods: the
+    pure `_statistics` of a batch, in the order of the states; the pure `_value` of statistics; and `update` with an
+    explicit signature, which is ``self._accumulate(self._statistics(...))``. Each constructor argument is kept in an
+    attribute of its own name.
+
+    Args:
+        nan_strategy: what to do with a batch whose value is not finite. ``"disable"``: nothing, the epoch value becomes
+            NaN too; ``"error"``: raise, nothing is accumulated; ``"warn"`` and ``"ignore"``: leave the batch out of
+            the epoch value and count it in `num_ignored`, with or without a warning. `forward` returns the batch's
+            own value in all cases. All but ``"disable"`` read the value on the host at every step.
+        kwargs: see :class:`torchmetrics.Metric`. ``dist_sync_on_step`` is refused: it scales gradients by 1 / world
+            size.
+    """
+
+    is_differentiable: ClassVar[bool] = True  # type: ignore[misc]
+    higher_is_better: ClassVar[bool] = False  # type: ignore[misc]
+    full_state_update: ClassVar[bool] = False  # type: ignore[misc]
+
+    num_ignored: Tensor
+    _update_count: int
+
+    def __init__(self, *, nan_strategy: str = "disable", **kwargs: Any) -> None:
+        _checks.option("nan_strategy", nan_strategy, _NAN_STRATEGIES)
+        if kwargs.get("dist_sync_on_step"):
+            msg = (
+                "`dist_sync_on_step` must be False, because the gradient of a value synchronised inside `forward` is "
+                "scaled by 1 / world size, but got True. Drop it: `compute()` is exact over all ranks."
+            )
+            raise ValueError(msg)
+        super().__init__(**kwargs)
+        self.nan_strategy = nan_strategy
+        # A MetricCollection would let two losses share states as soon as those are equal once, say both 0.
+        self._defaults: dict[str, Tensor | list[Tensor]] = _Ungrouped()
+        self._statistic_names: tuple[str, ...] = ()
+        self.add_state("num_ignored", torch.tensor(0), dist_reduce_fx="sum")
+
+    def _keep_sums(self, *names: str) -> None:
+        """Keep the named statistics as sums over samples, in float64 wherever the device has it."""
+        dtype = _sum_dtype(self.device)
+        for name in names:
+            self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
+        self._statistic_names += names
+
+    def _keep_samples(self, *names: str) -> None:
+        """Keep the named statistics sample by sample; memory grows with the epoch."""
+        for name in names:
+            self.add_state(name, [], dist_reduce_fx="cat")
+        self._statistic_names += names
+
+    @abstractmethod
+    def _statistics(self, *args: Any, **kwargs: Any) -> Statistics:
+        """Check a batch and return its statistics, with gradient and without a side effect on the metric."""
+
+    @abstractmethod
+    def _value(self, *statistics: Any) -> Tensor:
+        """Return the loss of statistics, of a batch or of an epoch."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the loss of this batch, with gradient, and add the batch to the epoch.
+
+        torchmetrics' own `forward` resets the states and lets `update` fill them anew. An error on the way loses the
+        epoch, gradients are on even under `no_grad`, and the value is kept with its graph. None of it is needed here.
+        """
+        statistics = self._statistics(*args, **kwargs)
+        value = self._value(*statistics)
+        self._accumulate(statistics, value)
+        self._forward_cache = value.detach()
+        return value
+
+    def compute(self) -> Tensor:
+        """Return the loss over everything seen since the last `reset`, over all ranks; NaN before the first batch."""
+        states = [getattr(self, name) for name in self._statistic_names]
+        if any(isinstance(state, list) and not state for state in states):
+            return torch.full((), torch.nan, dtype=_sum_dtype(self.device), device=self.device)
+        value = self._value(*(torch.cat(state) if isinstance(state, list) else state for state in states))
+        return value.to(_sum_dtype(value.device))
+
+    def _accumulate(self, statistics: Statistics, value: Tensor | None = None) -> None:
+        """Add a batch to the states. The only place that changes them, and the last step of every call."""
+        if self._is_synced:
+            msg = (
+                "the states must not be synced while a batch is added, but they are, and the batch would be lost. "
+                "Call `unsync()` first."
+            )
+            raise TorchMetricsUserError(msg)
+        if torch.is_inference_mode_enabled():  # states made in inference mode could not be used outside of it
+            with torch.inference_mode(mode=False), torch.no_grad():
+                return self._accumulate(statistics, value)
+        states = self.__dict__
+        changed: dict[str, Tensor] = {}
+        if self.nan_strategy != "disable" and self._left_out(statistics, value):
+            changed["num_ignored"] = self.num_ignored + 1
+        else:
+            for name, statistic in zip(self._statistic_names, statistics, strict=True):
+                changed[name] = self._added(states[name], statistic)
+        for name, new in changed.items():
+            if isinstance(states[name], list):
+                states[name].append(new)
+            else:
+                states[name] = new
+        states["_update_count"] += 1
+        states["_computed"] = None
+        return None
+
+    def _added(self, state: Tensor | list[Tensor], statistic: Tensor | int) -> Tensor:
+        """Return the new sum, or the new item of a list of samples, without the statistic's graph."""
+        if isinstance(statistic, int):
+            return cast("Tensor", state) + statistic
+        if statistic.device != self.num_ignored.device:
+            msg = (
+                f"the inputs of {type(self).__name__} must be on the device of the metric ({self.device}), but are on "
+                f"{statistic.device}. Move the metric with `.to({str(statistic.device)!r})`."
+            )
+            raise ValueError(msg)
+        if isinstance(state, Tensor):
+            return state + statistic.detach().to(state.dtype)
+        return statistic.detach().cpu() if self.compute_on_cpu else statistic.detach().clone()
+
+    def _left_out(self, statistics: Statistics, value: Tensor | None) -> bool:
+        """Whether `nan_strategy` keeps this batch out of the epoch."""
+        value = self._value(*statistics) if value is None else value
+        if bool(torch.isfinite(value).all()):
+            return False
+        msg = f"the value of this batch is not finite in {type(self).__name__}"
+        if self.nan_strategy == "error":
+            raise ValueError(f"{msg}. Look for NaN or infinity in its inputs, or choose another `nan_strategy`.")
+        if self.nan_strategy == "warn":
+            rank_zero_warn(f"{msg}, and is left out of the epoch value.", UserWarning)
+        return True
+
+    def _wrap_update(self, update: Callable[..., None]) -> Callable[..., None]:
+        # torchmetrics raises the update count and drops the cached value before `update` has checked anything.
+        @functools.wraps(update)
+        def wrapped(*args: Any, **kwargs: Any) -> None:
+            with torch.no_grad():
+                update(*args, **kwargs)
+
+        return wrapped
+
+    def _wrap_compute(self, compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        # torchmetrics squeezes a value of shape (1,), the losses of a single sample, to a scalar.
+        @functools.wraps(compute)
+        def wrapped() -> Tensor:
+            if not self.update_called:
+                rank_zero_warn(
+                    f"The ``compute`` method of metric {type(self).__name__} was called before the ``update`` method "
+                    "which may lead to errors, as metric states have not yet been updated.",
+                    UserWarning,
+                )
+            if self._computed is not None:
+                return cast("Tensor", self._computed)
+            with self.sync_context(
+                dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync
+            ):
+                value = compute().clone()
+            if self.compute_with_cache:
+                self._computed = value
+            return value
+
+        return wrapped
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the epoch of another metric of the same loss and settings, or the states of one as a dict.
+
+        Raises:
+            TypeError: if it is neither a dict nor a metric of this class.
+            ValueError: if its settings differ or a state is missing. Nothing is merged then.
+        """
+        if isinstance(incoming_state, Metric):
+            if type(incoming_state) is not type(self) or incoming_state.extra_repr() != self.extra_repr():
+                msg = f"`incoming_state` must be a {self!r} to be merged, but got {incoming_state!r}. Merge like with like."
+                raise (ValueError if type(incoming_state) is type(self) else TypeError)(msg)
+            incoming = {**incoming_state.metric_state, _COUNT_KEY: incoming_state.update_count}
+        elif isinstance(incoming_state, dict):
+            incoming = incoming_state
+        else:
+            msg = (
+                f"`incoming_state` must be a dict or a {type(self).__name__}, but got {type(incoming_state).__name__}. "
+                "Pass the other metric or its `metric_state`."
+            )
+            raise TypeError(msg)
+        missing = [name for name in self._defaults if name not in incoming]
+        if missing:
+            msg = f"`incoming_state` must hold the states {missing}, but has {sorted(incoming)}. Pass a whole `metric_state`."
+            raise ValueError(msg)
+        merged = {name: getattr(self, name) + _on(self.device, incoming[name]) for name in self._defaults}
+        for name, state in merged.items():
+            setattr(self, name, state)
+        self._update_count += int(incoming.get(_COUNT_KEY, 1))
+        self._computed = None
+
+    def _sync_dist(self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any = None) -> None:
+        """Replace each state by its sum, or its samples, over all ranks.
+
+        A rank that has seen nothing yet holds a scalar zero, which adds to any shape, or an empty list.
+        """
+        exchange = gather if dist_sync_fn is gather_all_tensors else dist_sync_fn
+        group = process_group or self.process_group
+        synced: dict[str, Tensor | list[Tensor]] = {}
+        for name in self._defaults:
+            state = getattr(self, name)
+            if isinstance(state, list):
+                samples = torch.cat(state).to(self.device) if state else torch.empty(0, device=self.device)
+                parts = [part for part in exchange(samples, group=group) if len(part)]
+                synced[name] = [part.cpu() for part in parts] if self.compute_on_cpu else parts
+            else:
+                synced[name] = functools.reduce(torch.add, exchange(state, group=group))
+        for name, value in synced.items():
+            setattr(self, name, value)
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`torchmetrics.Metric.sync`; an error while ranks talk leaves the local states as they were."""
+        try:
+            super().sync(*args, **kwargs)
+        finally:
+            if not self._is_synced:
+                self._cache = None
+
+    @contextmanager
+    def sync_context(self, *args: Any, should_unsync: bool = True, **kwargs: Any) -> Iterator[None]:
+        """See :meth:`torchmetrics.Metric.sync_context`; an error inside gives the local states back."""
+        self.sync(*args, **kwargs)
+        try:
+            yield
+        finally:
+            self.unsync(should_unsync=self._is_synced and should_unsync)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
+        """Move the states with the module, but keep their precision whatever dtype it is cast to."""
+        computed, self._computed = self._computed, None
+        super()._apply(fn, exclude_state=tuple(self._defaults))
+        before = self.num_ignored.device
+        for name, default in self._defaults.items():
+            self._defaults[name] = _moved(fn, default)
+            if not (self.compute_on_cpu and isinstance(default, list)):
+                setattr(self, name, _moved(fn, getattr(self, name)))
+        self._computed = computed if computed is None else _moved(fn, computed)
+        self._device = self.num_ignored.device if self.num_ignored.device != before else self._device
+        return self
+
+    # torchmetrics turns these into no-ops to guard its states. Ours guard themselves, so that a cast reaches the
+    # discriminators, maps and heads inside, as it does in any other module.
+    float = nn.Module.float
+    double = nn.Module.double
+    half = nn.Module.half
+    type = nn.Module.type
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """See :meth:`torchmetrics.Metric.state_dict`; persistent states come with their update count."""
+        destination = super().state_dict(*args, **kwargs)
+        if any(self._persistent.values()):
+            prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
+            destination[prefix + _COUNT_KEY] = torch.tensor(self._update_count)
+        return destination
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        count = state_dict.pop(prefix + _COUNT_KEY, None)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        for name in self._defaults:
+            setattr(self, name, _on(self.device, getattr(self, name)))
+        if count is not None:
+            self._update_count = int(count)
+        self._computed = None
+
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot one value or several, by default the epoch value so far; see :meth:`torchmetrics.Metric.plot`."""
+        return self._plot(val, ax)
+
+    def extra_repr(self) -> str:
+        """Return the settings: every constructor argument that is no module, which are shown below it."""
+        names = [n for n, p in inspect.signature(type(self).__init__).parameters.items() if p.kind != p.VAR_KEYWORD][1:]
+        settings = {name: getattr(self, name) for name in names}
+        if self.nan_strategy != "disable":
+            settings["nan_strategy"] = self.nan_strategy
+        return ", ".join(f"{k}={_shown(v)}" for k, v in settings.items() if not isinstance(v, nn.Module))
+
+
+class _Ungrouped(dict[str, Any]):
+    """A dict whose keys equal no other's, by which `MetricCollection` recognises metrics that could share states."""
+
+    def keys(self) -> KeysView[str]:  # type: ignore[override]
+        return _OwnKeys(self)
+
+
+class _OwnKeys(KeysView[str]):
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _sum_dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _moved(fn: Callable[[Tensor], Tensor], state: Any) -> Any:
+    """`fn` applied to a state, but for a change of dtype."""
+    if isinstance(state, list):
+        return [_moved(fn, item) for item in state]
+    moved = fn(state)
+    return moved if moved.dtype == state.dtype else state.to(moved.device)
+
+
+def _on(device: torch.device, state: Any) -> Any:
+    if isinstance(state, list):
+        return [item.to(device) for item in state]
+    return torch.as_tensor(state, device=device)
+
+
+def _shown(value: object) -> str:
+    return value.__name__ if inspect.isroutine(value) else repr(value)

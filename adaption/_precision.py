@@ -1,0 +1,55 @@
+"""In which precision things are computed: losses in float32 at least, modules in that of their parameters."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Let `function` compute in float32 under autocast and on half-precision tensors; float64 stays float64."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        device_type = _device_type(args)
+        args = cast("Any", tuple(_at_least_float32(arg) for arg in args))
+        kwargs = cast("Any", {name: _at_least_float32(arg) for name, arg in kwargs.items()})
+        if not torch.is_autocast_enabled(device_type):
+            return function(*args, **kwargs)
+        with torch.autocast(device_type, enabled=False):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
+def _device_type(args: Iterable[Any]) -> str:
+    for arg in args:
+        if isinstance(arg, Tensor):
+            return arg.device.type
+        if isinstance(arg, (list, tuple)):
+            return _device_type(arg)
+    return "cpu"
+
+
+def _at_least_float32(arg: Any) -> Any:
+    if isinstance(arg, Tensor):
+        return arg.float() if arg.dtype in _HALF else arg
+    return type(arg)(_at_least_float32(item) for item in arg) if type(arg) in (list, tuple) else arg
+
+
+def as_parameters(module: object, features: Tensor) -> Tensor:
+    """`features` in the dtype of the parameters of `module`, as it needs them outside autocast."""
+    if isinstance(module, nn.Module) and not torch.is_autocast_enabled(features.device.type):
+        parameter = next(module.parameters(), None)
+        if parameter is not None:
+            return features.to(parameter.dtype)
+    return features

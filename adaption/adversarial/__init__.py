@@ -1,0 +1,1 @@
+"""Losses that ask a domain discriminator."""

@@ -1,0 +1,191 @@
+"""DANN: a discriminator tells the domains apart, the features learn to confuse it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adaption import _checks, _reduction
+from adaption._metric import AdditiveMetric, Statistics
+from adaption._precision import full_precision
+from adaption.adversarial._discriminator import Discriminator, ask, domain_logits
+from adaption.layers.gradient_reversal import GradientReversalLayer
+
+
+@full_precision
+def domain_adversarial_loss(
+    source_logits: Tensor,
+    target_logits: Tensor,
+    source_weights: Tensor | None = None,
+    target_weights: Tensor | None = None,
+    *,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Binary cross entropy of a discriminator that takes source for 0 and target for 1, balanced over the domains.
+
+    .. math::
+        L = -\frac1{2n} \sum_i w^s_i \log(1 - \sigma(z^s_i)) - \frac1{2m} \sum_j w^t_j \log \sigma(z^t_j)
+
+    with the logits `z` of `n` source and `m` target samples, their sigmoid :math:`\sigma`, and weights `w`, 1 by
+    default. Each domain has its own mean, so that unequal batches do not shift the balance. At logits 0, when the
+    domains cannot be told apart, the value is :math:`\log 2 = 0.693`.
+
+    Shapes:
+        - `source_logits`: :math:`(n, 1)`, :math:`(n,)` or :math:`(n, 1, H, W)`; `target_logits`: the same with `m`
+        - `source_weights`: :math:`(n,)` or :math:`(n, 1)`; `target_weights`: the same with `m`
+        - output: scalar; with ``reduction="none"`` :math:`(n,)` or :math:`(n, H, W)`
+
+    Args:
+        source_logits: what the discriminator said of the source samples.
+        target_logits: what it said of the target samples.
+        source_weights: weights of the source samples. They multiply the losses before the mean over `n` and are not
+            normalised, as in PADA and IWAN.
+        target_weights: the same for the target samples.
+        reduction: ``"mean"``; ``"sum"``: half the sum over both domains; ``"none"``: half the sum of the losses of source
+            sample i and target sample i, scaled so that its mean is the mean and its sum the sum. The last two need `n = m`.
+
+    Raises:
+        TypeError: for anything but floating-point tensors.
+        ValueError: for empty batches, more than one logit per sample, weights that do not fit or are negative, unequal
+            batches with ``"sum"`` or ``"none"``.
+
+    References:
+        Y. Ganin, V. Lempitsky: Unsupervised Domain Adaptation by Backpropagation. ICML 2015.
+        https://arxiv.org/abs/1409.7495
+
+    Example:
+        >>> import torch
+        >>> from adaption.functional import domain_adversarial_loss
+        >>> domain_adversarial_loss(torch.zeros(3, 1), torch.zeros(5, 1))
+        tensor(0.6931)
+    """
+    return _reduction.value(
+        reduction, *_statistics(source_logits, target_logits, source_weights, target_weights, reduction)
+    )
+
+
+@full_precision
+def _statistics(
+    source_logits: Tensor,
+    target_logits: Tensor,
+    source_weights: Tensor | None,
+    target_weights: Tensor | None,
+    reduction: str,
+) -> Statistics:
+    _reduction.check(reduction)
+    source = domain_logits("source_logits", source_logits)
+    target = domain_logits("target_logits", target_logits)
+    _checks.same_layer("source_logits", source, "target_logits", target)
+    if reduction != "mean":
+        _checks.same_size("source_logits", source, "target_logits", target, f'reduction="{reduction}"')
+    # log sigmoid by softplus: exact for logits of any size, where the logarithm of a sigmoid ends at 17
+    source_losses = _weighted(0.5 * F.softplus(source), source_weights, "source_weights")
+    target_losses = _weighted(0.5 * F.softplus(-target), target_weights, "target_weights")
+    return _reduction.statistics(reduction, source_losses, target_losses)
+
+
+def _weighted(losses: Tensor, weights: Tensor | None, name: str) -> Tensor:
+    if weights is None:
+        return losses
+    _checks.weights(name, weights, losses)
+    return losses * weights.reshape(-1, *[1] * (losses.ndim - 1))
+
+
+class DomainAdversarialLoss(AdditiveMetric):
+    r"""Domain-adversarial loss: the discriminator minimises it, the feature extractor maximises it.
+
+    The discriminator learns to give source features a negative and target features a positive logit. A gradient
+    reversal between features and discriminator turns the sign, so that one ``(task + loss).backward()`` trains both:
+    the discriminator to tell the domains apart, the features to confuse it. Never subtract the loss yourself.
+
+    The formula is that of :func:`adaption.functional.domain_adversarial_loss`. The value starts at
+    :math:`\log 2 = 0.693`, sinks while the discriminator wins, and returns to it as the domains blend. A domain accuracy
+    of 50 % (value 0.693) says that this discriminator finds no difference; 100 % (value near 0) that it tells every
+    sample apart, and that its gradient has little left to teach the features.
+
+    The discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``). `compute` is
+    exact over the epoch; each domain has its own mean.
+
+    Inputs of `update` and `forward`:
+        - `source`: :math:`(n, ..)`, what the discriminator takes; `target`: :math:`(m, ..)`; `n` and `m` may differ
+        - `source_weights`: :math:`(n,)` or :math:`(n, 1)`, optional; `target_weights`: the same with `m`
+
+    Output: scalar, at least 0; with ``reduction="none"`` one value per pair.
+
+    Args:
+        domain_disc: a Module or another callable from features to logits of shape ``(N, 1)``, ``(N,)`` or
+            ``(N, 1, H, W)``, such as :class:`adaption.layers.DomainDiscriminator`.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; see the function. The last keeps every value of the epoch.
+        grl: the gradient reversal, by default ``GradientReversalLayer(1.0)``. Pass a
+            :class:`adaption.layers.WarmStartGradientReversalLayer` for a schedule.
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but floating-point tensors, and a discriminator or `grl` that is not callable.
+        ValueError: for empty batches, differing shapes of the samples, a discriminator that gives more than one logit,
+            and as :func:`adaption.functional.domain_adversarial_loss`.
+
+    References:
+        Y. Ganin, V. Lempitsky: Unsupervised Domain Adaptation by Backpropagation. ICML 2015.
+        https://arxiv.org/abs/1409.7495
+
+    Example:
+        >>> import torch
+        >>> from adaption import DomainAdversarialLoss
+        >>> dann = DomainAdversarialLoss(lambda features: features.sum(1))
+        >>> source = torch.tensor([[-1.0, -1.0]], requires_grad=True)
+        >>> loss = dann(source, torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+        >>> loss.detach()
+        tensor(0.2685)
+        >>> loss.backward()
+        >>> source.grad  # a descent step raises the logit of the source: it moves towards the target
+        tensor([[-0.0596, -0.0596]])
+    """
+
+    plot_lower_bound = 0.0
+
+    def __init__(
+        self, domain_disc: Discriminator, reduction: str = "mean", grl: nn.Module | None = None, **kwargs: Any
+    ) -> None:
+        _checks.function("domain_disc", domain_disc)
+        _reduction.check(reduction)
+        if grl is not None:
+            _checks.function("grl", grl)
+        super().__init__(**kwargs)
+        self.domain_disc = domain_disc
+        self.reduction = reduction
+        self.grl = GradientReversalLayer(1.0) if grl is None else grl
+        if reduction == "none":
+            self._keep_samples("values")
+        else:
+            self._keep_sums("source_loss", "num_source", "target_loss", "num_target")
+
+    def update(
+        self,
+        source: Tensor,
+        target: Tensor,
+        source_weights: Tensor | None = None,
+        target_weights: Tensor | None = None,
+    ) -> None:
+        """Add a batch to the epoch value."""
+        self._accumulate(self._statistics(source, target, source_weights, target_weights))
+
+    def _statistics(
+        self,
+        source: Tensor,
+        target: Tensor,
+        source_weights: Tensor | None = None,
+        target_weights: Tensor | None = None,
+    ) -> Statistics:
+        _checks.batch("source", source)
+        _checks.batch("target", target)
+        _checks.same_layer("source", source, "target", target)
+        if self.reduction != "mean":
+            _checks.same_size("source", source, "target", target, f'reduction="{self.reduction}"')
+        source_logits, target_logits = ask(self.domain_disc, self.grl, source, target)
+        return _statistics(source_logits, target_logits, source_weights, target_weights, self.reduction)
+
+    def _value(self, *statistics: Any) -> Tensor:
+        return _reduction.value(self.reduction, *statistics)

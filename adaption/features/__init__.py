@@ -1,0 +1,1 @@
+"""Losses that look at two batches of features."""

@@ -1,0 +1,138 @@
+"""Batch spectral penalization: keeps a few directions from dominating the features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaption import _checks
+from adaption._closed_form import ClosedForm
+from adaption._metric import AdditiveMetric, Statistics
+from adaption._precision import full_precision
+from adaption.features.mmd import check_pair
+
+
+@full_precision
+def batch_spectral_penalization(
+    source_features: Tensor, target_features: Tensor, *, num_singular_values: int = 1
+) -> Tensor:
+    r"""Sum of the squares of the `k` largest singular values of each domain's batch of features.
+
+    .. math:: \mathrm{BSP} = \sum_{i=1}^k \sigma_i(F_s)^2 + \sigma_i(F_t)^2
+
+    with the source features :math:`F_s` and target features :math:`F_t` as matrices. The squares are the largest
+    eigenvalues of the smaller of :math:`F F^\top` and :math:`F^\top F`; no singular value decomposition is taken. With
+    the leading eigenvectors :math:`U` of :math:`F F^\top` the gradient is :math:`2 U U^\top F`, which stays finite when
+    singular values coincide. A batch of fewer than `k` samples has that many singular values, and all count.
+
+    Shapes:
+        - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
+        - output: scalar, at least 0; it grows with the number of samples and the square of the features
+
+    Args:
+        source_features: features of the source batch.
+        target_features: features of the target batch, of the same layer.
+        num_singular_values: number `k` of singular values to penalise; the paper takes 1.
+
+    Raises:
+        TypeError: for anything but floating-point tensors.
+        ValueError: for empty batches, wrong ranks, differing widths or devices, `num_singular_values` below 1.
+
+    References:
+        X. Chen, S. Wang, M. Long, J. Wang: Transferability vs. Discriminability: Batch Spectral Penalization for
+        Adversarial Domain Adaptation. ICML 2019. https://proceedings.mlr.press/v97/chen19i.html
+
+    Example:
+        >>> import torch
+        >>> from adaption.functional import batch_spectral_penalization
+        >>> batch_spectral_penalization(torch.diag(torch.tensor([3.0, 1.0])), torch.diag(torch.tensor([2.0, 5.0])))
+        tensor(34.)
+    """
+    _checks.count("num_singular_values", num_singular_values)
+    check_pair(source_features, target_features)
+    options = [float(num_singular_values)]
+    return _spectral_energy([source_features], options) + _spectral_energy([target_features], options)
+
+
+def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
+    (features,) = tensors
+    n, d = features.shape
+    size = features.abs().amax()
+    finite = torch.isfinite(size)
+    size = torch.where(finite & (size > 0), size, torch.ones_like(size))
+    scaled = torch.where(finite, features / size, torch.zeros_like(features))  # eigh raises on NaN, and may overflow
+    gram = scaled @ scaled.T if n <= d else scaled.T @ scaled
+    vectors = torch.linalg.eigh(gram).eigenvectors[:, -int(options[0]) :]
+    projected = vectors.T @ scaled if n <= d else scaled @ vectors
+    poison = torch.where(finite, 1.0, torch.nan).to(size)
+    results = [projected.square().sum() * size**2 * poison]
+    if needed[0]:
+        restored = vectors @ projected if n <= d else projected @ vectors.T
+        results.append(2 * restored * size * poison)
+    return results
+
+
+_spectral_energy = ClosedForm("spectral_energy", _evaluate)
+
+
+class BatchSpectralPenalizationLoss(AdditiveMetric):
+    r"""Batch spectral penalization: shrinks the largest singular values, so that no few directions dominate.
+
+    The formula is that of :func:`adaption.functional.batch_spectral_penalization`. Nobody plays against anybody: the
+    feature extractor minimises the value. It is no distance between domains, but a companion of adversarial losses,
+    which strengthen the transferable directions at the cost of the discriminative ones; add it to one of those with a
+    small weight (the paper: 1e-4).
+
+    `compute` returns the mean of the batch values.
+
+    Inputs of `update` and `forward`:
+        - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
+
+    Output: scalar, at least 0.
+
+    Args:
+        num_singular_values: number of singular values to penalise in each domain.
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but floating-point tensors.
+        ValueError: as :func:`adaption.functional.batch_spectral_penalization`.
+
+    References:
+        X. Chen, S. Wang, M. Long, J. Wang: Transferability vs. Discriminability: Batch Spectral Penalization for
+        Adversarial Domain Adaptation. ICML 2019. https://proceedings.mlr.press/v97/chen19i.html
+
+    Example:
+        >>> import torch
+        >>> from adaption import BatchSpectralPenalizationLoss
+        >>> bsp = BatchSpectralPenalizationLoss(num_singular_values=1)
+        >>> source, target = torch.diag(torch.tensor([3.0, 1.0])), torch.diag(torch.tensor([2.0, 5.0]))
+        >>> bsp(source, target), bsp(source, source)
+        (tensor(34.), tensor(18.))
+        >>> bsp.compute()
+        tensor(26., dtype=torch.float64)
+    """
+
+    plot_lower_bound = 0.0
+
+    def __init__(self, num_singular_values: int = 1, **kwargs: Any) -> None:
+        _checks.count("num_singular_values", num_singular_values)
+        super().__init__(**kwargs)
+        self.num_singular_values = num_singular_values
+        self._keep_sums("values", "num_batches")
+
+    def update(self, source_features: Tensor, target_features: Tensor) -> None:
+        """Add a batch to the epoch value."""
+        self._accumulate(self._statistics(source_features, target_features))
+
+    def _statistics(self, source_features: Tensor, target_features: Tensor) -> Statistics:
+        penalty = batch_spectral_penalization(
+            source_features, target_features, num_singular_values=self.num_singular_values
+        )
+        return penalty, 1
+
+    def _value(self, *statistics: Any) -> Tensor:
+        total, number = statistics
+        return total / number

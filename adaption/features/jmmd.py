@@ -1,0 +1,245 @@
+"""Joint maximum mean discrepancy: MMD of the joint distribution of several layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adaption import _checks
+from adaption._kernels import Bandwidth
+from adaption._metric import AdditiveMetric, Statistics
+from adaption._precision import as_parameters, full_precision
+from adaption.features.mmd import check_settings, check_unweighted, estimate, normalised
+
+ESTIMATORS = ("biased", "unbiased")
+
+
+@full_precision
+def joint_maximum_mean_discrepancy(
+    source_features: Sequence[Tensor],
+    target_features: Sequence[Tensor],
+    source_weights: Tensor | None = None,
+    target_weights: Tensor | None = None,
+    *,
+    num_kernels: int = 1,
+    bandwidth: Bandwidth = "median",
+    estimator: str = "biased",
+) -> Tensor:
+    r"""Squared distance between the mean embeddings of two domains in the product of one kernel space per layer.
+
+    .. math::
+        \mathrm{JMMD}^2 = \frac1{n^2} \sum_{i,j} \prod_\ell k_\ell(s_i^\ell, s_j^\ell)
+            + \frac1{m^2} \sum_{i,j} \prod_\ell k_\ell(t_i^\ell, t_j^\ell)
+            - \frac2{nm} \sum_{i,j} \prod_\ell k_\ell(s_i^\ell, t_j^\ell)
+
+    with `n` source samples `s`, `m` target samples `t`, layers :math:`\ell`, and for each layer the kernel of
+    :func:`adaption.functional.maximum_mean_discrepancy` with a bandwidth of its own. The usual layers are the features
+    and the softmax of the logits. One layer and one kernel give the MMD with one kernel.
+
+    Shapes:
+        - `source_features`: one tensor :math:`(n, d_\ell)` per layer, `target_features`: the same with `m`
+        - `source_weights`: :math:`(n,)` or :math:`(n, 1)`, `target_weights`: the same with `m`
+        - output: scalar in :math:`[0, 2]`; the unbiased estimate may be slightly negative
+
+    Args:
+        source_features: features of the source batch, layer by layer.
+        target_features: features of the target batch, of the same layers in the same order.
+        source_weights: weights of the source samples, normalised to sum 1 inside. Only with ``estimator="biased"``.
+        target_weights: the same for the target samples.
+        num_kernels: number of Gaussians per layer. With one, the product is a single Gaussian.
+        bandwidth: ``"median"``, ``"mean"`` or a positive number, of each layer by itself.
+        estimator: ``"biased"`` or ``"unbiased"``.
+
+    Raises:
+        TypeError: for anything but lists of floating-point tensors.
+        ValueError: for empty lists, lists of different lengths, layers with different numbers of samples, and as
+            :func:`adaption.functional.maximum_mean_discrepancy`.
+
+    References:
+        M. Long, H. Zhu, J. Wang, M. Jordan: Deep Transfer Learning with Joint Adaptation Networks. ICML 2017.
+        https://arxiv.org/abs/1605.06636
+
+    Example:
+        In each of two layers one sample a side, at the distance of the bandwidth: :math:`2 - 2 e^{-1} e^{-1}`.
+
+        >>> import torch
+        >>> from adaption.functional import joint_maximum_mean_discrepancy
+        >>> near, far = torch.tensor([[0.0]]), torch.tensor([[3.0]])
+        >>> joint_maximum_mean_discrepancy([near, near], [far, far])
+        tensor(1.7293)
+    """
+    check_settings(num_kernels, bandwidth, estimator, ESTIMATORS)
+    check_layers(source_features, target_features)
+    check_unweighted(estimator, source_weights, target_weights)
+    layers = [torch.cat(pair) for pair in zip(source_features, target_features, strict=True)]
+    weights = [
+        normalised("source_weights", source_weights, source_features[0]),
+        normalised("target_weights", target_weights, target_features[0]),
+    ]
+    return estimate(layers, weights, num_kernels, bandwidth, estimator)
+
+
+def check_layers(source_features: Sequence[Tensor], target_features: Sequence[Tensor]) -> None:
+    """Two lists of equally many layers, each list with the same samples in all of its layers."""
+    for name, layers in (("source_features", source_features), ("target_features", target_features)):
+        if not isinstance(layers, (list, tuple)):
+            msg = (
+                f"`{name}` must be a list with one tensor per layer, but got {type(layers).__name__}. "
+                "Wrap a single layer in a list."
+            )
+            raise TypeError(msg)
+        if not layers:
+            msg = f"`{name}` must hold at least one layer, but got an empty list. Pass features and predictions, say."
+            raise ValueError(msg)
+        for index, layer in enumerate(layers):
+            _checks.matrix(f"{name}[{index}]", layer)
+            _checks.same_device(f"{name}[0]", layers[0], f"{name}[{index}]", layer)
+            if len(layer) != len(layers[0]):
+                msg = (
+                    f"`{name}[{index}]` must have as many samples as `{name}[0]` ({len(layers[0])}), but got shape "
+                    f"{_checks.shape(layer)}. Pass the layers of one and the same batch."
+                )
+                raise ValueError(msg)
+    if len(source_features) != len(target_features):
+        msg = (
+            f"`target_features` must have as many layers as `source_features` ({len(source_features)}), but got "
+            f"{len(target_features)}. Pass the same layers for both domains."
+        )
+        raise ValueError(msg)
+    for index, (source, target) in enumerate(zip(source_features, target_features, strict=True)):
+        _checks.same_layer(f"source_features[{index}]", source, f"target_features[{index}]", target)
+
+
+class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
+    r"""Joint maximum mean discrepancy of several layers; minimising it aligns their joint distributions.
+
+    The formula is that of :func:`adaption.functional.joint_maximum_mean_discrepancy`. Without `thetas` nobody plays
+    against anybody: the feature extractor minimises the value together with the task loss. With `thetas` this is the
+    adversarial JMMD: the thetas maximise what the feature extractor minimises, so put a
+    :class:`adaption.layers.GradientReversalLayer` in front of each, or give them an optimizer of their own.
+
+    `compute` returns the mean of the batch values, each weighted by its number of samples `n + m`; with
+    ``pooled=True`` the exact value over all samples of the epoch, as in
+    :class:`adaption.MaximumMeanDiscrepancyLoss`.
+
+    Inputs of `update` and `forward`:
+        - `source_features`: a list with one tensor :math:`(n, d_\ell)` per layer, `target_features`: the same with `m`
+        - `source_weights`: :math:`(n,)` or :math:`(n, 1)`, optional; `target_weights`: the same with `m`
+
+    Output: scalar in :math:`[0, 2]`; the unbiased estimate may be slightly negative.
+
+    Args:
+        num_kernels: number of Gaussian kernels per layer.
+        bandwidth: ``"median"``, ``"mean"`` or a positive number in units of squared distance.
+        estimator: ``"biased"`` or ``"unbiased"``.
+        thetas: one Module per layer, applied to the features before the kernel; trained, saved and moved with the
+            metric.
+        pooled: whether `compute` is the value over all samples of the epoch.
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but lists of floating-point tensors.
+        ValueError: as :func:`adaption.functional.joint_maximum_mean_discrepancy`, and where the number of layers is not
+            that of the `thetas`.
+
+    References:
+        M. Long, H. Zhu, J. Wang, M. Jordan: Deep Transfer Learning with Joint Adaptation Networks. ICML 2017.
+        https://arxiv.org/abs/1605.06636
+
+    Example:
+        >>> import torch
+        >>> from adaption import JointMaximumMeanDiscrepancyLoss
+        >>> jmmd = JointMaximumMeanDiscrepancyLoss()
+        >>> features, logits = torch.tensor([[0.0], [3.0]]).split(1), torch.tensor([[2.0, 0.0], [0.0, 2.0]]).split(1)
+        >>> jmmd([features[0], logits[0].softmax(1)], [features[1], logits[1].softmax(1)])
+        tensor(1.7293)
+    """
+
+    plot_lower_bound = 0.0
+
+    def __init__(
+        self,
+        num_kernels: int = 1,
+        *,
+        bandwidth: Bandwidth = "median",
+        estimator: str = "biased",
+        thetas: Iterable[nn.Module] | None = None,
+        pooled: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        check_settings(num_kernels, bandwidth, estimator, ESTIMATORS)
+        _checks.flag("pooled", pooled)
+        super().__init__(**kwargs)
+        self.num_kernels = num_kernels
+        self.bandwidth = bandwidth
+        self.estimator = estimator
+        self.pooled = pooled
+        self.thetas = None if thetas is None else nn.ModuleList(thetas)
+        if pooled:
+            names = ("source_features", "target_features", "source_weights", "target_weights")
+            self._keep_samples(*names, "layer_widths")
+        else:
+            self._keep_sums("weighted_values", "num_samples")
+
+    def update(
+        self,
+        source_features: Sequence[Tensor],
+        target_features: Sequence[Tensor],
+        source_weights: Tensor | None = None,
+        target_weights: Tensor | None = None,
+    ) -> None:
+        """Add a batch to the epoch value."""
+        self._accumulate(self._statistics(source_features, target_features, source_weights, target_weights))
+
+    def _statistics(
+        self,
+        source_features: Sequence[Tensor],
+        target_features: Sequence[Tensor],
+        source_weights: Tensor | None = None,
+        target_weights: Tensor | None = None,
+    ) -> Statistics:
+        check_layers(source_features, target_features)
+        if self.thetas is not None and len(self.thetas) != len(source_features):
+            msg = (
+                f"`source_features` must have one layer per theta ({len(self.thetas)}), but got "
+                f"{len(source_features)} layers. Pass `torch.nn.Identity()` for a layer that needs none."
+            )
+            raise ValueError(msg)
+        source, target = source_features[0], target_features[0]
+        if not self.pooled:
+            value = self._discrepancy(source_features, target_features, source_weights, target_weights)
+            number = len(source) + len(target)
+            return value * number, number
+        check_unweighted(self.estimator, source_weights, target_weights)
+        widths = torch.tensor([[layer.shape[1] for layer in source_features]], device=source.device)
+        return (
+            torch.cat(tuple(source_features), dim=1),
+            torch.cat(tuple(target_features), dim=1),
+            _checks.weights_or_ones("source_weights", source_weights, source),
+            _checks.weights_or_ones("target_weights", target_weights, target),
+            widths,
+        )
+
+    def _value(self, *statistics: Any) -> Tensor:
+        if not self.pooled:
+            total, number = statistics
+            return total / number
+        source, target, *weights, widths = statistics
+        layers = [features.split(widths[0].tolist(), dim=1) for features in (source, target)]
+        return self._discrepancy(*layers, *(weights if self.estimator == "biased" else ()))
+
+    def _discrepancy(self, source: Sequence[Tensor], target: Sequence[Tensor], *weights: Any) -> Tensor:
+        if self.thetas is not None:
+            source = [theta(as_parameters(theta, layer)) for theta, layer in zip(self.thetas, source, strict=True)]
+            target = [theta(as_parameters(theta, layer)) for theta, layer in zip(self.thetas, target, strict=True)]
+        return joint_maximum_mean_discrepancy(
+            source,
+            target,
+            *weights,
+            num_kernels=self.num_kernels,
+            bandwidth=self.bandwidth,
+            estimator=self.estimator,
+        )

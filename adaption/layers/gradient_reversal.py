@@ -1,0 +1,237 @@
+"""Layers that pass features on unchanged and change the gradient on its way back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from adaption import _checks
+
+
+def gradient_reversal(features: Tensor, grad_weight: float | Tensor = 1.0) -> Tensor:
+    r"""Return `features`; on the way back, multiply the gradient by ``-grad_weight``.
+
+    .. math:: R(x) = x, \qquad \frac{\partial R}{\partial x} = -\lambda I
+
+    A schedule that changes :math:`\lambda` at every step under :func:`torch.compile` should hand it over as a tensor;
+    a new float would compile anew.
+
+    Shapes:
+        - `features`: any; output: the same
+
+    Args:
+        features: what the adversary will see.
+        grad_weight: :math:`\lambda`, a number or a scalar tensor.
+
+    Raises:
+        TypeError: if `features` is no floating-point tensor or `grad_weight` no number.
+        ValueError: if `grad_weight` is a number but not finite.
+
+    References:
+        Y. Ganin, V. Lempitsky: Unsupervised Domain Adaptation by Backpropagation. ICML 2015.
+        https://arxiv.org/abs/1409.7495
+
+    Example:
+        >>> import torch
+        >>> from adaption.functional import gradient_reversal
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> gradient_reversal(x, 0.5).sum().backward()
+        >>> x.grad
+        tensor([-0.5000, -0.5000])
+    """
+    if not isinstance(features, Tensor) or features.numel():
+        _checks.tensor("features", features)
+    if not isinstance(grad_weight, Tensor):
+        _checks.number("grad_weight", grad_weight)
+    reversed_features: Tensor = _ScaledGradient.apply(features, -grad_weight)
+    return reversed_features
+
+
+class _ScaledGradient(Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(features: Tensor, factor: float | Tensor) -> Tensor:
+        return features.view_as(features)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.factor = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
+        factor = ctx.factor
+        return outer[0] * (factor.to(outer[0].dtype) if isinstance(factor, Tensor) else factor), None
+
+
+class GradientReversalLayer(nn.Module):
+    r"""Identity that reverses the gradient and scales it by a constant.
+
+    Between a feature extractor and a discriminator it lets one backward pass serve two opposed goals: the
+    discriminator minimises its loss, the feature extractor maximises it. The function is
+    :func:`adaption.functional.gradient_reversal`.
+
+    Shapes:
+        - input: any; output: the same
+
+    Args:
+        grad_weight: the constant :math:`\lambda`; 0 cuts the feature extractor off.
+
+    Raises:
+        TypeError: if `grad_weight` is no number.
+        ValueError: if it is not finite.
+
+    References:
+        Y. Ganin, V. Lempitsky: Unsupervised Domain Adaptation by Backpropagation. ICML 2015.
+        https://arxiv.org/abs/1409.7495
+
+    Example:
+        >>> import torch
+        >>> from adaption.layers import GradientReversalLayer
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> GradientReversalLayer(2.0)(x).sum().backward()
+        >>> x.grad
+        tensor([-2., -2.])
+    """
+
+    def __init__(self, grad_weight: float = 1.0) -> None:
+        _checks.number("grad_weight", grad_weight)
+        super().__init__()
+        self.grad_weight = grad_weight
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return `features`."""
+        return gradient_reversal(features, self.grad_weight)
+
+    def extra_repr(self) -> str:
+        """Return the setting."""
+        return f"grad_weight={self.grad_weight}"
+
+
+class WarmStartGradientLayer(nn.Module):
+    r"""Identity that scales the gradient by a coefficient which rises as training goes on; it does not reverse it.
+
+    .. math:: \lambda_i = \mathrm{lo} + (\mathrm{hi} - \mathrm{lo})
+              \Bigl(\frac{2}{1 + e^{-\alpha i / N}} - 1\Bigr)
+
+    with the step `i` and :math:`N` = `max_iters`. Early on, while the adversary is still untrained, its gradient is
+    noise; the warm start lets it through only as it becomes worth something. The papers use ``alpha=10`` in DANN
+    (then :math:`\lambda_N` is 0.9999) and ``alpha=1, hi=0.1`` in MDD (then it ends at 0.046).
+
+    The step is a buffer: saved with the module, moved with it, and a resumed run continues exactly. It counts in
+    training mode only.
+
+    Shapes:
+        - input: any; output: the same
+
+    Args:
+        alpha: steepness of the rise.
+        lo: coefficient at the first step.
+        hi: coefficient that is approached.
+        max_iters: number of steps `N` that the rise is laid out for. It goes on beyond.
+        auto_step: whether every `forward` in training mode is a step. If not, call `step` once per training step.
+
+    Raises:
+        TypeError: for anything but numbers.
+        ValueError: if one is not finite or `max_iters` is below 1.
+
+    References:
+        Y. Ganin et al.: Domain-Adversarial Training of Neural Networks. JMLR 2016. https://arxiv.org/abs/1505.07818
+        Y. Zhang, T. Liu, M. Long, M. Jordan: Bridging Theory and Algorithm for Domain Adaptation. ICML 2019.
+        https://arxiv.org/abs/1904.05801
+
+    Example:
+        >>> import torch
+        >>> from adaption.layers import WarmStartGradientLayer
+        >>> layer = WarmStartGradientLayer(alpha=1.0, max_iters=10)
+        >>> for _ in range(10):
+        ...     layer.step()
+        >>> layer.coefficient
+        tensor(0.4621)
+    """
+
+    iteration: Tensor
+    _sign = 1.0
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        lo: float = 0.0,
+        hi: float = 1.0,
+        max_iters: int = 1000,
+        auto_step: bool = False,  # noqa: FBT001, FBT002 - the reference's position
+    ) -> None:
+        for name, value in (("alpha", alpha), ("lo", lo), ("hi", hi)):
+            _checks.number(name, value)
+        _checks.count("max_iters", max_iters)
+        _checks.flag("auto_step", auto_step)
+        super().__init__()
+        self.alpha = alpha
+        self.lo = lo
+        self.hi = hi
+        self.max_iters = max_iters
+        self.auto_step = auto_step
+        self.register_buffer("iteration", torch.tensor(0))
+
+    @property
+    def coefficient(self) -> Tensor:
+        """The factor of the gradient at the present step, a scalar tensor."""
+        rise = 2 * torch.sigmoid(self.alpha * self.iteration / self.max_iters) - 1
+        return self.lo + (self.hi - self.lo) * rise
+
+    def step(self) -> None:
+        """Go to the next step of the schedule; in eval mode it stands still."""
+        if self.training:
+            self.iteration += 1
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return `features`."""
+        scaled = gradient_reversal(features, -self._sign * self.coefficient)
+        if self.auto_step:
+            self.step()
+        return scaled
+
+    def extra_repr(self) -> str:
+        """Return the settings."""
+        return (
+            f"alpha={self.alpha}, lo={self.lo}, hi={self.hi}, max_iters={self.max_iters}, auto_step={self.auto_step}"
+        )
+
+
+class WarmStartGradientReversalLayer(WarmStartGradientLayer):
+    r"""Identity that reverses the gradient, with a coefficient that rises as training goes on.
+
+    The schedule, its settings and its buffer are those of :class:`WarmStartGradientLayer`; the gradient is multiplied
+    by :math:`-\lambda_i`. Hand it to an adversarial loss as ``grl``.
+
+    Shapes:
+        - input: any; output: the same
+
+    Args:
+        alpha: steepness of the rise.
+        lo: coefficient at the first step.
+        hi: coefficient that is approached.
+        max_iters: number of steps that the rise is laid out for.
+        auto_step: whether every `forward` in training mode is a step. If not, call `step` once per training step.
+
+    Raises:
+        TypeError: for anything but numbers.
+        ValueError: if one is not finite or `max_iters` is below 1.
+
+    References:
+        Y. Ganin et al.: Domain-Adversarial Training of Neural Networks. JMLR 2016. https://arxiv.org/abs/1505.07818
+
+    Example:
+        >>> import torch
+        >>> from adaption.layers import WarmStartGradientReversalLayer
+        >>> layer = WarmStartGradientReversalLayer(lo=0.5, hi=1.0, auto_step=True)
+        >>> x = torch.ones(2, requires_grad=True)
+        >>> layer(x).sum().backward()
+        >>> x.grad, layer.iteration
+        (tensor([-0.5000, -0.5000]), tensor(1))
+    """
+
+    _sign = -1.0

@@ -1,0 +1,84 @@
+"""The only entrance: `nox -s tests`, `nox -s digits`, and `nox --list` for the rest."""
+
+from __future__ import annotations
+
+import os
+
+import nox
+
+nox.options.sessions = ["lint", "types", "tests", "docs"]
+# pip, not uv: the CPU build of torch is a wheel that only pip's configuration knows on some machines. Environments are
+# kept between runs; `nox -r` is the default and `nox --reuse-existing-virtualenvs=never` starts afresh.
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+
+TORCH = "torch==2.13.0"  # newer releases default to CUDA builds of several gigabytes
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def install(session: nox.Session, *groups: str, extras: str = "") -> None:
+    """Install the pinned torch, the named dependency groups, and the library in place."""
+    requirements = nox.project.dependency_groups(PROJECT, *groups)
+    session.install(TORCH, *requirements, "-e", f".[{extras}]" if extras else ".")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests, with branch coverage; arguments go to pytest."""
+    install(session, "tests")
+    env = {"OMP_NUM_THREADS": "1"}  # the workers share the cores
+    default = ["-n", str(os.cpu_count() or 1), "--cov", "--cov-report=term"]
+    session.run("pytest", *(session.posargs or default), env=env)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting."""
+    session.install(*nox.project.dependency_groups(PROJECT, "lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types, strictly."""
+    install(session, "types")
+    session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation and run its examples."""
+    install(session, extras="docs")
+    session.run("sphinx-build", "-W", "-n", "-b", "doctest", "docs", "docs/_build/doctest")
+    session.run("sphinx-build", "-W", "-n", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def digits(session: nox.Session) -> None:
+    """Adapt across a real domain shift, MNIST to optdigits; arguments go to the script, `-- --help` lists them."""
+    install(session, extras="examples")
+    session.run("python", "docs/examples/digits.py", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure speed and memory, side by side in one run."""
+    install(session, "bench")
+    session.run("python", "tests/benchmarks/bench.py", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build wheel and sdist, and import each from a clean environment."""
+    session.install("build", "twine")
+    out = session.create_tmp()
+    session.run("python", "-m", "build", "--outdir", out)
+    artefacts = sorted(str(path) for path in __import__("pathlib").Path(out).iterdir())
+    session.run("twine", "check", "--strict", *artefacts)
+    for artefact in artefacts:
+        session.run("python", "-m", "venv", "--clear", f"{out}/clean", silent=True)
+        session.run(f"{out}/clean/bin/pip", "install", "--quiet", TORCH, artefact, external=True)
+        check = "import adaption, adaption.functional, adaption.layers; print(adaption.__file__, adaption.__version__)"
+        session.chdir(out)
+        session.run(f"{out}/clean/bin/python", "-c", check, external=True)

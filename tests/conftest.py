@@ -1,0 +1,18 @@
+"""Every test starts from the same seed and leaves the global random state, grad mode and threads as it found them."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
+settings.load_profile("ci")
+
+
+@pytest.fixture(autouse=True)
+def _clean_slate() -> Iterator[None]:
+    torch.manual_seed(0)
+    yield
+    assert torch.is_grad_enabled(), "a test left gradients off"

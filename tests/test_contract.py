@@ -1,0 +1,465 @@
+"""The laws of the base class, each over every loss."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import time
+from typing import Any
+
+import pytest
+import torch
+from cases import CASES, Case, cast, tensors, tree_map, with_gradient
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+
+from adaption._metric import AdditiveMetric
+
+every_loss = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def sizes(case: Case) -> list[tuple[int, int]]:
+    return [(4, 4), (6, 6), (2, 2)] if case.paired else [(4, 3), (2, 6), (5, 5)]
+
+
+def snapshot(metric: AdditiveMetric) -> dict[str, Any]:
+    """All that a call must leave alone if it raises."""
+    names = ("_update_count", "_computed", "_is_synced", "_to_sync", "_should_unsync", "_enable_grad", "_cache")
+    return {**copy.deepcopy(metric.metric_state), **{name: copy.deepcopy(getattr(metric, name)) for name in names}}
+
+
+def assert_same(left: Any, right: Any) -> None:
+    torch.testing.assert_close(left, right, rtol=0, atol=0, equal_nan=True)
+
+
+@every_loss
+def test_function_metric_and_epoch_value_agree(case: Case) -> None:
+    metric = case.build()
+    batch = cast(case.batch(4, 4), torch.float64)
+    metric.double()
+    value = metric(*batch)
+    torch.testing.assert_close(value, case.function(metric, *batch))
+    torch.testing.assert_close(metric.compute(), value.detach())
+    assert metric.compute().dtype == torch.float64
+
+
+@every_loss
+def test_update_and_forward_accumulate_the_same(case: Case) -> None:
+    forwarded, updated = case.build(), case.build()
+    for n, m in sizes(case):
+        batch = case.batch(n, m)
+        forwarded(*batch)
+        updated.update(*batch)
+    assert_same(forwarded.compute(), updated.compute())
+    assert forwarded.update_count == updated.update_count == 3
+
+
+@every_loss
+def test_epoch_value_is_what_it_says(case: Case) -> None:
+    metric = case.build()
+    batches = [cast(case.batch(n, m), torch.float64) for n, m in sizes(case)]
+    metric.double()
+    values = [metric(*batch).detach() for batch in batches]
+    if case.epoch == "cat":
+        expected = torch.cat(values)
+    elif case.epoch == "samples":
+        whole = [
+            [torch.cat(layer) for layer in zip(*part, strict=True)] if isinstance(part[0], list) else torch.cat(part)
+            for part in zip(*batches, strict=True)
+        ]
+        expected = case.function(metric, *whole).detach()
+    else:
+        weights = [sum(sizes(case)[i]) if case.epoch == "n+m" else 1 for i in range(3)]
+        expected = torch.stack([value * weight for value, weight in zip(values, weights, strict=True)]).sum() / sum(weights)
+    torch.testing.assert_close(metric.compute(), expected)
+
+
+@every_loss
+def test_forward_gives_the_gradient_of_the_function(case: Case) -> None:
+    metric = case.build().double()
+    batch = with_gradient(cast(case.batch(4, 4), torch.float64))
+    twin = with_gradient(batch)
+    metric(*batch).sum().backward()
+    case.function(metric, *twin).sum().backward()
+    sign = -1 if hasattr(metric, "grl") else 1  # the function does not know of the gradient reversal
+    for left, right in zip(tensors(batch[:2]), tensors(twin[:2]), strict=True):
+        assert left.grad is not None
+        assert left.grad.abs().sum() > 0
+        torch.testing.assert_close(left.grad, sign * right.grad)
+
+
+@every_loss
+def test_value_is_evaluated_once(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = case.build()
+    calls = []
+    original = type(metric)._statistics
+
+    def counted(self: AdditiveMetric, *args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(type(metric), "_statistics", counted)
+    metric(*case.batch(4, 4))
+    assert len(calls) == 1
+
+
+@every_loss
+def test_grad_mode_is_the_callers(case: Case) -> None:
+    metric = case.build()
+    batch = with_gradient(case.batch(4, 4))
+    with torch.no_grad():
+        assert not metric(*batch).requires_grad
+    with torch.inference_mode():
+        metric(*batch)
+        metric.update(*batch)
+    assert metric(*batch).requires_grad
+    metric.update(*batch)
+    assert not any(state.requires_grad or state.is_inference() for state in tensors(list(metric.metric_state.values())))
+    assert torch.is_grad_enabled()
+
+
+@every_loss
+def test_nothing_holds_a_graph_after_a_step(case: Case) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.metric = case.build()
+            self.layer = nn.Linear(2, 2)
+
+    model = Model()
+    model.metric(*with_gradient(case.batch(4, 4))).sum().backward()
+    model.metric.compute()
+    held = [value for value in vars(model.metric).values() if isinstance(value, (Tensor, list))]
+    assert not any(tensor.requires_grad for tensor in tensors(held))
+    for copied in (
+        copy.deepcopy(model.metric),
+        model.metric.clone(),
+        pickle.loads(pickle.dumps(copy.deepcopy(model.metric))) if case.build.__name__ and _picklable(model.metric) else model.metric,
+        torch.optim.swa_utils.AveragedModel(model).module.metric,
+    ):
+        assert_same(copied.compute(), model.metric.compute())
+        copied.update(*case.batch(4, 4))
+
+
+def _picklable(metric: Metric) -> bool:
+    pickle.dumps(metric)
+    return True
+
+
+@every_loss
+def test_a_call_that_raises_changes_nothing(case: Case) -> None:
+    metric = case.build()
+    metric(*case.batch(4, 4))
+    metric.compute()
+    before = snapshot(metric)
+    good = case.batch(4, 4)
+    bad: list[tuple[Any, ...]] = [
+        tree_map(lambda tensor: tensor[:0], good),
+        tree_map(lambda tensor: torch.zeros_like(tensor, dtype=torch.int64), good),
+        tree_map(lambda _: "features", good),  # type: ignore[arg-type, return-value]
+        good[:1],
+        tree_map(lambda tensor: tensor.sum(), good),
+    ]
+    for batch in bad:
+        for call in (metric, metric.update):
+            with pytest.raises((ValueError, TypeError)):
+                call(*batch)
+            assert_same(snapshot(metric), before)
+    assert torch.is_grad_enabled()
+    metric(*good)
+    assert metric.update_count == 2
+
+
+@every_loss
+def test_signature_lets_a_collection_filter_arguments(case: Case) -> None:
+    metric = case.build()
+    names = list(metric._update_signature.parameters)
+    batch = dict(zip(names, case.batch(4, 4), strict=False))
+    collection = MetricCollection({"loss": metric})
+    collection.update(**batch, something_else=torch.zeros(1))
+    assert metric.update_count == 1
+    assert set(collection(**batch, something_else=None)) == {"loss"}
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(case: Case, dtype: torch.dtype) -> None:
+    batch = with_gradient(cast(case.batch(8, 8), dtype))
+    value = case.build()(*batch)
+    exact = with_gradient(cast(batch, torch.float64))
+    expected = case.build().double()(*exact)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=1e-4)
+    value.sum().backward()
+    expected.sum().backward()
+    for left, right in zip(tensors(batch[:2]), tensors(exact[:2]), strict=True):
+        torch.testing.assert_close(left.grad.double(), right.grad, rtol=2e-2, atol=2e-3)  # type: ignore[union-attr]
+
+
+@every_loss
+def test_autocast_keeps_the_loss_in_float32(case: Case) -> None:
+    batch = with_gradient(case.batch(8, 8))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = case.build()(*batch)
+    expected = case.build().double()(*cast(batch, torch.float64))
+    assert value.dtype == torch.float32
+    modules = any(isinstance(m, nn.Linear) for m in case.build().modules())  # these do compute in bfloat16
+    torch.testing.assert_close(value.double(), expected, rtol=3e-2 if modules else 1e-5, atol=2e-2 if modules else 1e-6)
+    value.sum().backward()
+    assert all(tensor.grad is not None and tensor.grad.isfinite().all() for tensor in tensors(batch[:2]))
+
+
+@every_loss
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.to(torch.bfloat16),
+        lambda m: m.bfloat16(),
+        lambda m: m.half(),
+        lambda m: m.set_dtype(torch.float16),
+        lambda m: nn.ModuleList([m]).double(),
+    ],
+    ids=["to", "bfloat16", "half", "set_dtype", "parent"],
+)
+def test_states_keep_their_precision(case: Case, change: Any) -> None:
+    metric = case.build()
+    metric.update(*case.batch(4, 4))
+    before, expected = copy.deepcopy(metric.metric_state), copy.deepcopy(metric.compute())
+    change(metric)
+    assert_same(metric.metric_state, before)
+    assert_same(metric.compute(), expected)
+    metric.reset()
+    assert all(state.dtype in (torch.float64, torch.int64) for state in tensors(list(metric.metric_state.values())))
+
+
+@every_loss
+def test_casting_reaches_the_modules_inside(case: Case) -> None:
+    for dtype, change in ((torch.float64, "double"), (torch.float16, "half"), (torch.float32, "float")):
+        metric = case.build().double()
+        getattr(metric, change)()
+        assert all(parameter.dtype == dtype for parameter in metric.parameters())
+
+
+def test_accumulation_loses_nothing() -> None:
+    class Constant(AdditiveMetric):
+        def __init__(self) -> None:
+            super().__init__()
+            self._keep_sums("total", "number")
+
+        def update(self, value: Tensor) -> None:
+            self._accumulate(self._statistics(value))
+
+        def _statistics(self, value: Tensor) -> tuple[Tensor, int]:
+            return value, 1
+
+        def _value(self, *statistics: Any) -> Tensor:
+            total: Tensor = statistics[0] / statistics[1]
+            return total
+
+    metric = Constant()
+    value = torch.tensor(0.1)
+    for _ in range(100_000):
+        metric.update(value)
+    assert abs(metric.total.item() / (100_000 * value.double().item()) - 1) < 1e-12
+
+
+@every_loss
+def test_sync_on_step_is_refused(case: Case) -> None:
+    with pytest.raises(ValueError, match="`dist_sync_on_step` must be False"):
+        type(case.build())(dist_sync_on_step=True, **_arguments(case.build()))
+
+
+def _arguments(metric: AdditiveMetric) -> dict[str, Any]:
+    return {"domain_disc": metric.domain_disc} if hasattr(metric, "domain_disc") else {}
+
+
+@every_loss
+def test_compute_before_update_is_nan_with_a_warning(case: Case) -> None:
+    metric = case.build()
+    with pytest.warns(UserWarning, match="was called before the ``update`` method"):
+        value = metric.compute()
+    assert value.isnan().all()
+
+
+@every_loss
+def test_merge_state_is_exact_and_counts(case: Case) -> None:
+    left, right, whole = case.build(), case.build(), case.build()
+    for index, (n, m) in enumerate(sizes(case)):
+        batch = case.batch(n, m)
+        (left if index % 2 else right).update(*batch)
+        whole.update(*batch)
+    left.compute()
+    left.merge_state(right)
+    torch.testing.assert_close(left.compute().sort().values, whole.compute().sort().values, rtol=1e-6, atol=1e-9)
+    assert left.update_count == 3
+
+
+@every_loss
+def test_merge_state_refuses_what_does_not_fit(case: Case) -> None:
+    metric = case.build()
+    metric.update(*case.batch(4, 4))
+    metric.compute()
+    before = snapshot(metric)
+    other = copy.deepcopy(metric)
+    other.nan_strategy = "error"
+    for incoming, error in ((3, TypeError), ({}, ValueError), (other, ValueError)):
+        with pytest.raises(error, match="`incoming_state` must"):
+            metric.merge_state(incoming)  # type: ignore[arg-type]
+        assert_same(snapshot(metric), before)
+
+
+@every_loss
+def test_persistent_states_come_back_with_their_count(case: Case) -> None:
+    metric = case.build()
+    assert not any(name in metric.state_dict() for name in (*metric.metric_state, "_update_count"))
+    metric.persistent(mode=True)
+    for n, m in sizes(case):
+        metric.update(*case.batch(n, m))
+    file = io.BytesIO()
+    torch.save(metric.state_dict(), file)
+    file.seek(0)
+    resumed = case.build()
+    resumed.persistent(mode=True)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    assert resumed.update_count == metric.update_count == 3
+    batch = case.batch(4, 4)
+    resumed.update(*batch)
+    metric.update(*batch)
+    assert_same(resumed.compute(), metric.compute())
+
+
+def test_two_metrics_never_share_a_compute_group() -> None:
+    collection = MetricCollection({f"{i} {case}": case.build() for i, case in enumerate([*CASES, *CASES])})
+    two = MetricCollection({str(case): case.build() for case in CASES if case.batch is CASES[0].batch})
+    zeros = torch.zeros(4, 6), torch.zeros(4, 6)
+    for _ in range(3):
+        two.update(*zeros)
+    assert all(len(group) == 1 for group in two.compute_groups.values())
+    assert all(len(group) == 1 for group in collection.compute_groups.values())
+    copied = pickle.loads(pickle.dumps(two.clone()))
+    copied.update(*zeros)
+    assert all(metric.update_count == 4 for metric in copied.values())
+
+
+@every_loss
+def test_repr_shows_the_settings(case: Case) -> None:
+    metric = case.build()
+    for name in ("num_kernels", "reduction", "estimator", "num_singular_values"):
+        if hasattr(metric, name):
+            assert f"{name}={getattr(metric, name)!r}" in repr(metric)
+    assert "nan_strategy='warn'" in repr(type(metric)(nan_strategy="warn", **_arguments(metric)))
+
+
+@every_loss
+def test_plot(case: Case) -> None:
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    metric = case.build()
+    values = [metric(*case.batch(4, 4)).detach().mean() for _ in range(3)]
+    figure, axes = metric.plot(values)
+    assert axes.get_lines() or axes.collections
+    figure.clear()
+
+
+@every_loss
+def test_nan_passes_by_default(case: Case) -> None:
+    metric = case.build()
+    batch = tree_map(lambda tensor: torch.full_like(tensor, torch.nan), case.batch(4, 4)[:2])
+    assert metric(*batch).isnan().all()
+    assert metric.compute().isnan().all()
+
+
+@every_loss
+def test_nan_strategies(case: Case) -> None:
+    good = case.batch(4, 4)
+    bad = tree_map(lambda tensor: torch.full_like(tensor, torch.nan), good[:2])
+    strict = type(case.build())(nan_strategy="error", **_settings(case.build()))
+    strict(*good)
+    before = snapshot(strict)
+    for call in (strict, strict.update):
+        with pytest.raises(ValueError, match="the value of this batch is not finite"):
+            call(*bad)
+        assert_same(snapshot(strict), before)
+    for strategy in ("warn", "ignore"):
+        metric = type(case.build())(nan_strategy=strategy, **_settings(case.build()))
+        expected = metric(*good).detach()
+        for call in (metric, metric.update):
+            if strategy == "warn":
+                with pytest.warns(UserWarning, match="left out of the epoch value"):
+                    value = call(*bad)
+            else:
+                value = call(*bad)
+            assert value is None or value.isnan().all()
+        assert metric.num_ignored == 2
+        torch.testing.assert_close(metric.compute(), expected, check_dtype=False)
+        metric.reset()
+        assert metric.num_ignored == 0
+
+
+def _settings(metric: AdditiveMetric) -> dict[str, Any]:
+    import inspect
+
+    names = [n for n in inspect.signature(type(metric).__init__).parameters if n not in ("self", "kwargs")]
+    return {name: getattr(metric, name) for name in names}
+
+
+@every_loss
+def test_inputs_and_random_state_are_left_alone(case: Case) -> None:
+    metric = case.build()
+    batch = with_gradient(case.batch(4, 4))
+    before = copy.deepcopy([tensor.detach() for tensor in tensors(batch)])
+    state = torch.get_rng_state()
+    metric(*batch).sum().backward()
+    metric.update(*batch)
+    assert_same([tensor.detach() for tensor in tensors(batch)], before)
+    assert_same(torch.get_rng_state(), state)
+
+
+@every_loss
+def test_sync_errors_leave_the_local_states(case: Case) -> None:
+    metric = case.build()
+    metric.update(*case.batch(4, 4))
+    metric.distributed_available_fn = lambda: True
+    before = snapshot(metric)
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise ConnectionError
+
+    metric.dist_sync_fn = broken
+    with pytest.raises(ConnectionError):
+        metric.compute()
+    assert_same(snapshot(metric), before)
+    metric.dist_sync_fn = lambda state, group=None: [state, state]
+    doubled = metric.compute()
+    assert_same({name: state for name, state in snapshot(metric).items() if name != "_computed"}, {n: s for n, s in before.items() if n != "_computed"})
+    assert doubled.isfinite().all()
+
+
+@every_loss
+def test_a_synced_metric_takes_no_batch(case: Case) -> None:
+    metric = case.build()
+    metric.update(*case.batch(4, 4))
+    metric.sync(dist_sync_fn=lambda state, group=None: [state], distributed_available=lambda: True)
+    for call in (metric, metric.update):
+        with pytest.raises(Exception, match="must not be synced"):
+            call(*case.batch(4, 4))
+    metric.unsync()
+    metric.update(*case.batch(4, 4))
+
+
+@every_loss
+def test_long_runs_keep_steps_equally_cheap(case: Case) -> None:
+    """The states of a step: their number of elements grows by the samples alone, and no state is copied."""
+    metric = case.build()
+    batch = case.batch(2, 2)
+    metric(*batch)
+    after_one = sum(tensor.numel() for tensor in tensors(list(metric.metric_state.values())))
+    firsts = [id(state[0]) for state in metric.metric_state.values() if isinstance(state, list)]
+    for _ in range(49):
+        metric(*batch)
+    after_fifty = sum(tensor.numel() for tensor in tensors(list(metric.metric_state.values())))
+    sums = sum(state.numel() for state in metric.metric_state.values() if isinstance(state, Tensor))
+    assert after_fifty == sums + 50 * (after_one - sums)
+    assert [id(state[0]) for state in metric.metric_state.values() if isinstance(state, list)] == firsts

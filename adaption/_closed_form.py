@@ -42,7 +42,7 @@ class ClosedForm:
         return value
 
 
-def _shapes(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
+def _shapes(tensors: list[Tensor], needed: list[bool], _options: list[float]) -> list[Tensor]:
     gradients = [torch.empty_like(tensor) for tensor, need in zip(tensors, needed, strict=True) if need]
     return [tensors[0].new_empty(()), *gradients]
 
@@ -70,10 +70,10 @@ class _Value(Function):
 
 
 class _Once(Function):
-    """`gradient * outer`, tied to `tensor` in the graph so that a second derivative raises instead of missing a term."""
+    """`gradient * outer`, tied to a tensor in the graph so that second derivatives raise instead of missing a term."""
 
     @staticmethod
-    def forward(gradient: Tensor, outer: Tensor, tensor: Tensor) -> Tensor:
+    def forward(gradient: Tensor, outer: Tensor, _tensor: Tensor) -> Tensor:
         return gradient * outer
 
     @staticmethod
@@ -81,7 +81,7 @@ class _Once(Function):
         pass
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(_ctx: Any, *_outer: Tensor) -> tuple[Tensor | None, ...]:
         msg = (
             "second derivatives of this loss are not available, because its gradient is a closed form that autograd "
             "does not look into. Drop `create_graph=True`, or take the gradient penalty of another loss."

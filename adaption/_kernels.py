@@ -49,7 +49,8 @@ def pairwise_bandwidth(features: Tensor, bandwidth: Bandwidth) -> Tensor:
     """The bandwidth that `bandwidth` names for the rows of `features`, a constant of differentiation."""
     with torch.no_grad():
         if torch.compiler.is_compiling():
-            return _opaque_bandwidth(features, _code(bandwidth))
+            traced: Tensor = _opaque_bandwidth(features, _code(bandwidth))
+            return traced
         return _bandwidth(features, _code(bandwidth))
 
 
@@ -78,7 +79,7 @@ def _bandwidth(features: Tensor, code: float) -> Tensor:
 _opaque_bandwidth = torch.library.custom_op(
     "adaption::pairwise_bandwidth", _bandwidth, mutates_args=(), schema="(Tensor features, float code) -> Tensor"
 )
-_opaque_bandwidth.register_fake(lambda features, code: features.new_empty(()))
+_opaque_bandwidth.register_fake(lambda features, _code: features.new_empty(()))
 
 
 def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,7 +109,8 @@ def _distances(points: Tensor, code: float, size: Tensor) -> tuple[Tensor, Tenso
 def _bandwidth_of(distances: Tensor, code: float, size: Tensor) -> Tensor:
     if code > 0:
         return code / size.to(distances.dtype).square()
-    rows, columns = torch.triu_indices(*distances.shape, offset=1, device=distances.device)
+    n = len(distances)
+    rows, columns = torch.triu_indices(n, n, offset=1, device=distances.device)
     pairs = distances[rows, columns]
     return usable(pairs, pairs.median() if code == _RULES["median"] else pairs.mean())
 
@@ -117,6 +119,7 @@ def _kernel(distances: Tensor, bandwidth: Tensor, num_kernels: int) -> tuple[Ten
     """The mean of the kernels and its derivative by the squared distance."""
     kernel = torch.zeros_like(distances)
     slope = torch.zeros_like(distances)
+    power = kernel
     for s in range(num_kernels):
         rate = 2.0 ** (s - num_kernels // 2) / bandwidth
         power = torch.exp(distances * -rate) if s % _SQUARINGS == 0 else power.square()

@@ -133,6 +133,6 @@ class BatchSpectralPenalizationLoss(AdditiveMetric):
         )
         return penalty, 1
 
-    def _value(self, *statistics: Any) -> Tensor:
+    def _value(self, *statistics: Tensor) -> Tensor:
         total, number = statistics
         return total / number

@@ -223,7 +223,7 @@ class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
             widths,
         )
 
-    def _value(self, *statistics: Any) -> Tensor:
+    def _value(self, *statistics: Tensor) -> Tensor:
         if not self.pooled:
             total, number = statistics
             return total / number

@@ -98,8 +98,8 @@ def estimate(
     """The biased or unbiased estimate from the stacked rows of both domains, in one or more layers.
 
     With `K` the kernel matrix and w the weights, those of the target negative, the biased estimate is ``w' K w``. The
-    unbiased one drops the diagonals, where ``k(x, x) = 1``: the mean over i != j is ``q + (q - 1) / (n - 1)`` with ``q``
-    the mean over all i, j, which is one more quadratic form per domain.
+    unbiased one drops the diagonals, where ``k(x, x) = 1``: the mean over i != j is ``q + (q - 1) / (n - 1)`` with
+    ``q`` the mean over all i, j, which is one more quadratic form per domain.
     """
     source, target = weights
     signed = torch.cat([source, -target])
@@ -154,6 +154,7 @@ def _at_least_two(n: int, m: int, estimator: str) -> None:
 def check_settings(
     num_kernels: int, bandwidth: Bandwidth, estimator: str, estimators: Sequence[str] = ESTIMATORS
 ) -> None:
+    """The settings that MMD and JMMD share."""
     _checks.count("num_kernels", num_kernels)
     if isinstance(bandwidth, str):
         _checks.option("bandwidth", bandwidth, ("median", "mean"))
@@ -163,6 +164,7 @@ def check_settings(
 
 
 def check_unweighted(estimator: str, source_weights: Tensor | None, target_weights: Tensor | None) -> None:
+    """Only the biased estimate has a weighted form."""
     for name, weights in (("source_weights", source_weights), ("target_weights", target_weights)):
         if weights is not None and estimator != "biased":
             msg = (
@@ -208,6 +210,7 @@ def median_bandwidth(source_features: Tensor, target_features: Tensor) -> Tensor
 
 
 def check_pair(source_features: Tensor, target_features: Tensor) -> None:
+    """Two batches of feature vectors of one layer."""
     _checks.matrix("source_features", source_features)
     _checks.matrix("target_features", target_features)
     _checks.same_layer("source_features", source_features, "target_features", target_features)
@@ -310,12 +313,9 @@ class MaximumMeanDiscrepancyLoss(AdditiveMetric):
         number = len(source_features) + len(target_features)
         return value * number, number
 
-    def _value(self, *statistics: Any) -> Tensor:
+    def _value(self, *statistics: Tensor) -> Tensor:
         if self.pooled:
-            source_features, target_features, *weights = statistics
-            if self.estimator != "biased":
-                weights = [None, None]
-            return self._discrepancy(source_features, target_features, *weights)
+            return self._discrepancy(*(statistics if self.estimator == "biased" else statistics[:2]))
         total, number = statistics
         return total / number
 

@@ -228,7 +228,9 @@ def report(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespa
         name: [{key: value for key, value in run.items() if key != "features"} for run in runs]
         for name, runs in results.items()
     }
-    versions = {package: version(package) for package in ("adaption", "torch", "torchmetrics", "scikit-learn", "mlxtend")}
+    versions = {
+        package: version(package) for package in ("adaption", "torch", "torchmetrics", "scikit-learn", "mlxtend")
+    }
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
     text = {"settings": settings, "versions": {"python": platform.python_version(), **versions}, "runs": runs}
     path.write_text(json.dumps(text, indent=1))

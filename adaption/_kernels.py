@@ -151,8 +151,8 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
         if needed[index + 1]:
             others = [k for i, k in enumerate(kernels) if i != index]
             pull = functools.reduce(torch.mul, [slopes[index], *others]) * (w @ w.T)
-            points = points.to(pull.dtype)  # one layer may need float64 where another does not
-            results.append((4 * (pull.sum(1, keepdim=True) * points - pull @ points) / size).to(layer.dtype))
+            rows = points.to(pull.dtype)  # one layer may need float64 where another does not
+            results.append((4 * (pull.sum(1, keepdim=True) * rows - pull @ rows) / size).to(layer.dtype))
     return results
 
 

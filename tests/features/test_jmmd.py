@@ -127,7 +127,8 @@ def test_thetas_are_trained_saved_and_play_against_the_features() -> None:
 )
 def test_bad_input_is_a_sentence(source: Any, target: Any, error: type[Exception], message: str) -> None:
     metrics = JointMaximumMeanDiscrepancyLoss(), JointMaximumMeanDiscrepancyLoss(pooled=True)
-    for call in (joint_maximum_mean_discrepancy, *metrics, *(metric.update for metric in metrics)):
+    calls: list[Any] = [joint_maximum_mean_discrepancy, *metrics, *(metric.update for metric in metrics)]
+    for call in calls:
         with pytest.raises(error, match=message):
             call(source, target)
 

@@ -190,7 +190,7 @@ def test_bad_input_is_a_sentence(
 def test_bad_settings() -> None:
     with pytest.raises(TypeError, match="`domain_disc` must be a Module or another callable, but got int"):
         DomainAdversarialLoss(3)  # type: ignore[arg-type] # the point of the test
-    with pytest.raises(TypeError, match="`domain_disc` must be a Module .* but got the class Linear"):
+    with pytest.raises(TypeError, match=r"`domain_disc` must be a Module .* but got the class Linear"):
         DomainAdversarialLoss(nn.Linear)  # type: ignore[arg-type] # the point of the test
     with pytest.raises(TypeError, match="`grl` must be a Module"):
         DomainAdversarialLoss(torch.sum, grl=0.5)  # type: ignore[arg-type] # the point of the test

@@ -32,7 +32,8 @@ def problems(draw: st.DrawFn, *, least: int = 1) -> tuple[Tensor, Tensor]:
 def rotation(width: int) -> Tensor:
     with torch.random.fork_rng():
         torch.manual_seed(width)
-        return torch.linalg.qr(torch.randn(width, width, dtype=torch.float64)).Q
+        basis: Tensor = torch.linalg.qr(torch.randn(width, width, dtype=torch.float64)).Q
+    return basis
 
 
 settings = st.fixed_dictionaries({"num_kernels": st.integers(1, 6), "bandwidth": st.sampled_from(["median", "mean"])})

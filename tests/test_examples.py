@@ -42,7 +42,7 @@ def test_readme_loop(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("door", "name"), PUBLIC, ids=lambda value: value)
 def test_annotations_can_be_read_at_run_time(door: str, name: str) -> None:
     value = getattr(importlib.import_module(door), name)
-    assert typing.get_type_hints(vars(value)["__init__"] if "__init__" in vars(value) else value)
+    assert typing.get_type_hints(vars(value).get("__init__", value))
 
 
 def test_digits_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

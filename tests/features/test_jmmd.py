@@ -108,9 +108,8 @@ def test_thetas_are_trained_saved_and_play_against_the_features() -> None:
     assert {name for name, _ in metric.named_parameters()} == {"thetas.0.1.weight", "thetas.0.1.bias"}
     assert {"thetas.0.1.weight", "thetas.0.1.bias"} <= set(metric.state_dict())
     assert source[0].grad is not None
-    with (
-        torch.no_grad()
-    ):  # a descent step of each player alone: the features lower the discrepancy, the theta raises it
+    # a descent step of each player alone: the features lower the value, the theta raises it
+    with torch.no_grad():
         assert metric([source[0] - 0.1 * source[0].grad, *source[1:]], target) < before
         torch.optim.SGD(metric.parameters(), lr=0.1).step()
         assert metric(source, target) > before

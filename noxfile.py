@@ -80,10 +80,9 @@ def build(session: nox.Session) -> None:
     python = str(out / "clean" / "bin" / "python")
     session.run("python", "-m", "venv", "--clear", str(out / "clean"), silent=True)
     session.chdir(out)  # away from the sources, which would be imported in place of what was installed
+    pip = (python, "-m", "pip", "install", "--quiet")
     for artefact in artefacts:
-        session.run(
-            python, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", artefact, external=True
-        )
-        session.run(python, "-m", "pip", "install", "--quiet", TORCH, artefact, external=True)
+        session.run(*pip, TORCH, artefact, external=True)
+        session.run(*pip, "--force-reinstall", "--no-deps", artefact, external=True)  # the sdist over the wheel
         check = "import adaption, adaption.functional, adaption.layers; print(adaption.__file__, adaption.__version__)"
         session.run(python, "-c", check, external=True)

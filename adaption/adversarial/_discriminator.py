@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adaption import _checks, _reduction
@@ -27,6 +27,14 @@ def ask(domain_disc: Discriminator, grl: Discriminator, source: Tensor, target: 
 def answer(name: str, discriminator: Discriminator, samples: Tensor) -> Tensor:
     """The domain logits of one batch, by the discriminator that the caller passed as `name`."""
     return domain_logits(name, discriminator(as_parameters(discriminator, samples)), samples)
+
+
+def input_width(module: object) -> int | None:
+    """The number of columns that a discriminator takes, where it can be seen from outside."""
+    if isinstance(module, nn.Sequential) and len(module):
+        return input_width(module[0])
+    width = getattr(module, "in_feature", getattr(module, "in_features", None))
+    return width if isinstance(width, int) and width > 0 else None  # a lazy layer says 0
 
 
 def domain_logits(name: str, logits: object, samples: Tensor | None = None) -> Tensor:
@@ -70,7 +78,9 @@ def cross_entropy(logits: Tensor, domain_label: str) -> Tensor:
     return F.softplus(logits if domain_label == "source" else -logits)
 
 
-def spread(name: str, weights: Tensor, losses: Tensor) -> Tensor:
-    """The weights of samples, one for each loss; a sample of a dense task has a loss at every position."""
+def spread(name: str, weights: Tensor | None, losses: Tensor) -> Tensor:
+    """The weights of samples, by default 1, one for each loss; a dense task has a loss at every position."""
+    if weights is None:
+        return losses.new_ones(()).expand_as(losses)
     _checks.weights(name, weights, losses)
     return weights.reshape(-1, *[1] * (losses.ndim - 1)).expand_as(losses)

@@ -13,4 +13,4 @@ def entropy_terms(logits: Tensor) -> Tensor:
     """
     log_p = F.log_softmax(logits, dim=1)
     p = log_p.exp()
-    return -p * log_p.masked_fill(p == 0, 0.0)
+    return 0 - p * log_p.masked_fill(p == 0, 0.0)  # a minus sign alone would make -0.0 of it

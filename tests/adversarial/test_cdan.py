@@ -20,7 +20,7 @@ from adaption.layers import DomainDiscriminator, RandomizedMultiLinearMap, WarmS
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-RANDOM = {"randomized": True, "num_classes": CLASSES, "features_dim": WIDTH, "randomized_dim": 16}
+RANDOM: dict[str, Any] = {"randomized": True, "num_classes": CLASSES, "features_dim": WIDTH, "randomized_dim": 16}
 
 
 def softmax(z: Array) -> Array:
@@ -130,9 +130,7 @@ def test_features_confuse_and_the_discriminator_tells_apart(settings: dict[str, 
     with torch.no_grad():
         moved = metric(source_logits, source - 0.1 * source.grad, target_logits, target - 0.1 * target.grad)
         assert moved > before, "a descent step of the features must raise the discriminator's loss"
-        for parameter in metric.parameters():
-            assert parameter.grad is not None
-            parameter -= 0.1 * parameter.grad
+        torch.optim.SGD(metric.parameters(), lr=0.1).step()
         assert metric(source_logits, source, target_logits, target) < before
 
 
@@ -159,7 +157,10 @@ def test_certain_predictions_weigh_twice_as_much_as_endless_doubt() -> None:
     """Weights 1 + exp(-H): 2 for H = 0, 1 + 1/C for a uniform prediction of C classes."""
     certain = torch.log(torch.tensor([[1.0, 0.0, 0.0, 0.0]]))  # minus infinity where the probability is 0
     uniform = torch.zeros(1, 4)
-    metric = adaption.ConditionalDomainAdversarialLoss(lambda f: f.reshape(len(f), 4, 2).sum(1)[:, :1], True)
+    metric = adaption.ConditionalDomainAdversarialLoss(
+        lambda joint: joint.reshape(len(joint), 4, 2).sum(1)[:, 0],  # probabilities sum to 1: the first feature
+        entropy_conditioning=True,
+    )
     value = metric(certain, torch.tensor([[3.0, 0.0]]), uniform, torch.tensor([[-1.0, 0.0]]))
     loss = [math.log1p(math.exp(3.0)), math.log1p(math.exp(1.0))]
     assert value.item() == pytest.approx((2 * loss[0] + 1.25 * loss[1]) / 3.25)
@@ -221,7 +222,8 @@ def test_a_discriminator_of_the_wrong_width_is_named(disc: nn.Module) -> None:
 def test_settings_are_checked() -> None:
     disc = discriminator()
     loss = adaption.ConditionalDomainAdversarialLoss
-    for missing in ({}, {"num_classes": 3}, {"features_dim": 6}):
+    incomplete: list[dict[str, Any]] = [{}, {"num_classes": 3}, {"features_dim": 6}]
+    for missing in incomplete:
         with pytest.raises(ValueError, match="`num_classes` and `features_dim` must be given with `randomized=True`"):
             loss(disc, randomized=True, **missing)
     with pytest.raises(ValueError, match="`num_classes` must be at least 1, but got -1"):

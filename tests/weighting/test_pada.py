@@ -81,7 +81,7 @@ rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
 logits = torch.randn(12, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 metric = ClassWeightModule()
-for batches in ((logits[:5].split(2), [logits[5:]]), (logits.split(5), [])):  # a rank may not know the number of classes
+for batches in ((logits[:5].split(2), [logits[5:]]), (logits.split(5), [])):  # rank 1 then knows no shape
     metric.reset()
     for batch in batches[rank]:
         metric.update(batch)

@@ -17,6 +17,7 @@ from torch.autograd import Function
 # evaluate(tensors, needed, options) -> [value, *one gradient per needed tensor]
 Evaluate = Callable[[list[Tensor], list[bool], list[float]], list[Tensor]]
 
+_REFUSAL = "{} are not available for this loss, because its gradient is a closed form. {}"
 _SCHEMA = "(Tensor[] tensors, bool[] needed, float[] options) -> Tensor[]"
 
 
@@ -36,8 +37,6 @@ class ClosedForm:
     def __call__(self, tensors: Sequence[Tensor], options: Sequence[float] = ()) -> Tensor:
         needed = [torch.is_grad_enabled() and tensor.requires_grad for tensor in tensors]
         evaluate = self._opaque if torch.compiler.is_compiling() else self._eager
-        if not any(needed):
-            return evaluate(list(tensors), needed, list(options))[0]
         value: Tensor = _Value.apply(evaluate, needed, list(options), *tensors)[0]
         return value
 
@@ -58,6 +57,10 @@ class _Value(Function):
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(*output[1:], *(t for t, need in zip(tensors, ctx.needed, strict=True) if need))
+
+    @staticmethod
+    def vmap(_info: Any, _in_dims: Any, *_args: Any) -> Any:
+        raise RuntimeError(_REFUSAL.format("batches by `torch.vmap`", "Loop over the batches instead."))
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -82,8 +85,5 @@ class _Once(Function):
 
     @staticmethod
     def backward(_ctx: Any, *_outer: Tensor) -> tuple[Tensor | None, ...]:
-        msg = (
-            "second derivatives of this loss are not available, because its gradient is a closed form that autograd "
-            "does not look into. Drop `create_graph=True`, or take the gradient penalty of another loss."
-        )
-        raise RuntimeError(msg)
+        repair = "Drop `create_graph=True`, or take the gradient penalty of another loss."
+        raise RuntimeError(_REFUSAL.format("second derivatives", repair))

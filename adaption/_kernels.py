@@ -16,6 +16,7 @@ and comes out of the same pass as the value. The bandwidth is a constant of the 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -72,8 +73,8 @@ def _code(bandwidth: Bandwidth) -> float:
 
 
 def _bandwidth(features: Tensor, code: float) -> Tensor:
-    points, size = _centred(features)
-    return (_distances(points, code, size)[1] * size**2).to(features.dtype)
+    _, _, bandwidth, size = _distances(features, code)
+    return (bandwidth * size**2).to(features.dtype)
 
 
 _opaque_bandwidth = torch.library.custom_op(
@@ -95,15 +96,17 @@ def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
     return points / size, size
 
 
-def _distances(points: Tensor, code: float, size: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distances between the centred rows, float64 where float32 would not do, and the bandwidth."""
+def _distances(features: Tensor, code: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Centred rows, squared distances between them, bandwidth and size; in float64 where float32 would not do."""
+    points, size = _centred(features)
     norms = points.square().sum(1)
     distances = torch.addmm(norms[:, None] + norms, points, points.T, alpha=-2).clamp_(min=0)
     bandwidth = _bandwidth_of(distances, code, size)
     if not bool(bandwidth < norms.max() * _SAFE_RATIO):  # NaN stays on this side
-        return distances, bandwidth
-    distances = torch.cdist(points.double(), points.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
-    return distances, _bandwidth_of(distances, code, size)
+        return points, distances, bandwidth, size
+    points, size = _centred(features.double())
+    distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").square()
+    return points, distances, _bandwidth_of(distances, code, size), size
 
 
 def _bandwidth_of(distances: Tensor, code: float, size: Tensor) -> Tensor:
@@ -133,13 +136,12 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
     num_kernels, code = int(options[0]), options[1]
     kernels, slopes, centred = [], [], []
     for layer in layers:
-        points, size = _centred(layer)
-        distances, bandwidth = _distances(points, code, size)
+        points, distances, bandwidth, size = _distances(layer, code)
         kernel, slope = _kernel(distances, bandwidth, num_kernels)
         kernels.append(kernel)
         slopes.append(slope)
-        centred.append((points.to(distances.dtype), size))
-    product = torch.stack(kernels).prod(0) if len(kernels) > 1 else kernels[0]
+        centred.append((points, size))
+    product = functools.reduce(torch.mul, kernels)
     w = weights.to(product.dtype)
     mixed = product @ w
     results = [(w * mixed).sum().to(weights.dtype)]
@@ -148,8 +150,9 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
     for index, (layer, (points, size)) in enumerate(zip(layers, centred, strict=True)):
         if needed[index + 1]:
             others = [k for i, k in enumerate(kernels) if i != index]
-            pull = torch.stack([slopes[index], *others]).prod(0) * (w @ w.T)
-            results.append((4 * (pull.sum(1, keepdim=True) * points - pull @ points) / size).to(layer.dtype))
+            pull = functools.reduce(torch.mul, [slopes[index], *others]) * (w @ w.T)
+            rows = points.to(pull.dtype)  # one layer may need float64 where another does not
+            results.append((4 * (pull.sum(1, keepdim=True) * rows - pull @ rows) / size).to(layer.dtype))
     return results
 
 

@@ -131,13 +131,15 @@ def _linear(source: Tensor, target: Tensor, num_kernels: int, bandwidth: Bandwid
     _at_least_two(len(source), len(target), "linear")
     even = len(source) // 2 * 2
     s1, s2, t1, t2 = source[0:even:2], source[1:even:2], target[0:even:2], target[1:even:2]
-    differences = torch.stack([s1 - s2, t1 - t2, s1 - t2, s2 - t1])
-    distances = differences.square().sum(-1)  # (4, n // 2)
+    differences = torch.stack([s1 - s2, t1 - t2, s1 - t2, s2 - t1])  # (4, n // 2, d)
+    size = differences.detach().abs().amax()  # their squares could leave the range of float32
+    size = torch.where(size == 0, 1, size)
+    distances = (differences / size).square().sum(-1)
     if isinstance(bandwidth, str):
         used = distances.detach()
         scale = usable(used, used.median() if bandwidth == "median" else used.mean())
     else:
-        scale = distances.new_tensor(bandwidth)
+        scale = bandwidth / size.square()
     signs = distances.new_tensor([1.0, 1.0, -1.0, -1.0])
     return signs @ gaussians(distances, scale, num_kernels).mean(1)
 

@@ -111,6 +111,8 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
     :math:`z = D(T(f, g))` with :class:`adaption.layers.MultiLinearMap` for `T`, or, where `C F` inputs are too many,
     :class:`adaption.layers.RandomizedMultiLinearMap`. The value is read as that of
     :class:`adaption.DomainAdversarialLoss`: it starts at :math:`\log 2 = 0.693` and returns to it as the domains blend.
+    With `entropy_conditioning` and unequal batches it returns to the entropy of the target's share in the weights,
+    which is less.
 
     The discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``). `compute`
     is exact over the epoch.

@@ -10,12 +10,9 @@ from adaption.adversarial.dann import DomainAdversarialLoss
 from adaption.features.bsp import BatchSpectralPenalizationLoss
 from adaption.features.jmmd import JointMaximumMeanDiscrepancyLoss
 from adaption.features.mmd import MaximumMeanDiscrepancyLoss
+from adaption.weighting._evaluation import collect_classification_results
 from adaption.weighting.iwan import ImportanceWeightModule
-from adaption.weighting.pada import (
-    AutomaticUpdateClassWeightModule,
-    ClassWeightModule,
-    collect_classification_results,
-)
+from adaption.weighting.pada import AutomaticUpdateClassWeightModule, ClassWeightModule
 
 __version__ = "0.1.0"
 

@@ -68,7 +68,7 @@ def domain_losses(source_logits: Tensor, target_logits: Tensor, reduction: str) 
 
 
 def check_label(domain_label: str) -> None:
-    """Whether `domain_label` names one of the two domains."""
+    """A label names one of the two domains."""
     _checks.option("domain_label", domain_label, ("source", "target"))
 
 

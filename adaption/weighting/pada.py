@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from adaption import _checks
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
-from adaption.weighting._evaluation import evaluating
+from adaption.weighting._evaluation import check_source, visit
 from adaption.weighting._partial import check_index, split_means
 
 
@@ -190,7 +190,7 @@ class AutomaticUpdateClassWeightModule(nn.Module):
         partial_classes_index: Iterable[int] | None = None,
     ) -> None:
         _checks.count("update_steps", update_steps)
-        _check_source(data_loader, classifier)
+        check_source(data_loader, classifier)
         _checks.count("num_classes", num_classes)
         _checks.number("temperature", temperature, above=0)
         index = check_index(partial_classes_index, num_classes)
@@ -211,7 +211,7 @@ class AutomaticUpdateClassWeightModule(nn.Module):
             return
         if (int(self.num_steps) + 1) % self.update_steps == 0:
             module = ClassWeightModule(self.temperature).to(self.device)
-            _visit(self.data_loader, self.classifier, self.device, module.update, self.num_classes)
+            visit(self.data_loader, self.classifier, self.device, module.update, self.num_classes)
             self.class_weight = module.compute().to(self.class_weight)  # a new tensor: the old one may be in a graph
         self.num_steps += 1
 
@@ -240,91 +240,3 @@ class AutomaticUpdateClassWeightModule(nn.Module):
     def extra_repr(self) -> str:
         """Return the settings."""
         return f"update_steps={self.update_steps}, num_classes={self.num_classes}, temperature={self.temperature}"
-
-
-def collect_classification_results(
-    data_loader: Iterable[Any], classifier: Callable[[Tensor], Tensor], device: torch.device | str
-) -> Tensor:
-    r"""Logits of everything that a loader gives, in its order.
-
-    .. math:: Z = \bigl(z(x_1), \dots, z(x_N)\bigr)
-
-    The classifier `z` runs without gradients and in evaluation mode, and afterwards each of its modules is in the mode
-    it was in. For class weights alone, :class:`ClassWeightModule` needs no more memory than one batch.
-
-    Shapes:
-        - output: :math:`(N, C)` for the `N` samples of all batches
-
-    Args:
-        data_loader: gives batches as ``x``, ``(x,)`` or ``(x, y)``.
-        classifier: a Module or another callable from ``x`` to logits :math:`(N, C)`, on `device`.
-        device: where the batches are moved and the logits stay.
-
-    Raises:
-        TypeError: for a loader that cannot be walked through or gives anything else, and a classifier that cannot be
-            called or returns no tensor.
-        ValueError: for an empty loader, and logits of another shape.
-
-    References:
-        Z. Cao, L. Ma, M. Long, J. Wang: Partial Adversarial Domain Adaptation. ECCV 2018.
-        https://arxiv.org/abs/1808.04205
-
-    Example:
-        >>> import torch
-        >>> from adaption import collect_classification_results
-        >>> loader = [(torch.tensor([[1.0, 2.0]]), "label"), (torch.tensor([[3.0, 4.0]]), "label")]
-        >>> collect_classification_results(loader, torch.nn.Identity(), device="cpu")
-        tensor([[1., 2.],
-                [3., 4.]])
-    """
-    _check_source(data_loader, classifier)
-    results: list[Tensor] = []
-    _visit(data_loader, classifier, torch.device(device), results.append)
-    return torch.cat(results)
-
-
-def _check_source(data_loader: object, classifier: object) -> None:
-    if not isinstance(data_loader, Iterable):
-        msg = f"`data_loader` must be iterable, but got {type(data_loader).__name__}. Pass a DataLoader."
-        raise TypeError(msg)
-    _checks.function("classifier", classifier)
-
-
-def _visit(
-    data_loader: Iterable[Any],
-    classifier: Callable[[Tensor], Tensor],
-    device: torch.device,
-    take: Callable[[Tensor], None],
-    num_classes: int | None = None,
-) -> None:
-    """Hand the logits of every batch to `take`."""
-    empty = True
-    with evaluating(classifier):
-        for batch in data_loader:
-            empty = False
-            logits = classifier(_inputs(batch).to(device))
-            if not isinstance(logits, Tensor):
-                msg = (
-                    f"`classifier` must return a tensor of logits, but got {type(logits).__name__}. "
-                    "Wrap it in a function that returns the logits alone."
-                )
-                raise TypeError(msg)
-            _checks.matrix("classifier(x)", logits, "classes")
-            if num_classes is not None:
-                repair = "Set it to the number of outputs of the classifier."
-                _checks.columns("classifier(x)", logits, num_classes, "num_classes", repair)
-            take(logits)
-    if empty:
-        msg = "`data_loader` must give at least one batch, but got none. Look for an iterator that is used up."
-        raise ValueError(msg)
-
-
-def _inputs(batch: object) -> Tensor:
-    inputs = batch[0] if isinstance(batch, (list, tuple)) and batch else batch
-    if not isinstance(inputs, Tensor):
-        msg = (
-            f"`data_loader` must give `x`, `(x,)` or `(x, y)` with a tensor `x`, but got {type(batch).__name__}. "
-            "Give the loader a `collate_fn` that puts `x` first."
-        )
-        raise TypeError(msg)
-    return inputs

@@ -196,6 +196,10 @@ def test_bad_input_is_refused() -> None:
     refuses(metric, "`target_features` must have as many samples as", *good[:2], good[2], target[:2])
     refuses(metric, r"`target_logits` must have shape \(N, classes\)", *good[:2], target_logits[0], target)
     refuses(metric, "`target_features` must be a tensor", *good[:3], None, error=TypeError)
+    other = good[:2] + more[2:]
+    refuses(cdan(), r"`target_logits` must have as many columns as `source_logits` \(3\)", *other)
+    other = good[:2] + wide[2:]
+    refuses(cdan(), r"`target_features` must have as many columns as `source_features` \(6\)", *other)
     for reduction in ("sum", "none"):
         refuses(cdan(reduction=reduction), "must have as many samples as", *good)
     random = cdan(**RANDOM)

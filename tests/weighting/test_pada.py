@@ -289,6 +289,13 @@ def test_labels_are_checked() -> None:
         weigh([0, 1])  # type: ignore[arg-type]
 
 
+def test_labels_are_looked_up_without_a_break() -> None:
+    """In a compiled step their values are not read, and torch's own indexing guards the range."""
+    module = automatic()
+    weigh = torch.compile(module.get_class_weight_for_adversarial_loss, fullgraph=True, backend="eager")
+    assert weigh(torch.tensor([2, 0]))[0].tolist() == [1, 1]
+
+
 def test_the_diagnosis_splits_the_classes() -> None:
     module = automatic(partial_classes_index=[0, 2])
     module.class_weight = torch.tensor([1.0, 0.25, 0.5])

@@ -7,15 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 
 import adaption
 from adaption import functional
 from adaption._metric import AdditiveMetric
-from adaption.layers import DomainDiscriminator
+from adaption.layers import DomainDiscriminator, SegmentationDiscriminator
 
 WIDTH = 6
+CLASSES = 3
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Case:
         build: makes the metric, always the same one.
         batch: `(n, m)` -> the positional arguments of `update`, random, float32.
         function: `(metric, *batch)` -> the value by the public function.
+        looked_at: positions of the arguments that the value has a gradient for.
         paired: whether the mathematics needs `n = m`.
         epoch: how batch values make up the epoch value: ``"samples"`` (exact over all samples), ``"n+m"`` (batch values
             weighted by samples), ``"batches"`` (mean of batch values), ``"cat"`` (all values).
@@ -35,6 +38,7 @@ class Case:
     build: Callable[[], AdditiveMetric]
     batch: Callable[[int, int], tuple[Any, ...]]
     function: Callable[..., Tensor]
+    looked_at: tuple[int, ...] = (0, 1)
     paired: bool = False
     epoch: str = "samples"
 
@@ -55,15 +59,29 @@ def with_weights(n: int, m: int) -> tuple[Any, ...]:
     return *features(n, m), torch.rand(n), torch.rand(m)
 
 
+def logits_and_features(n: int, m: int) -> tuple[Tensor, ...]:
+    (source, target) = features(n, m)
+    return torch.randn(n, CLASSES), source, torch.randn(m, CLASSES), target
+
+
+def images(domain_label: str) -> Callable[[int, int], tuple[Any, ...]]:
+    return lambda n, _: (torch.randn(n, CLASSES, 32, 33), domain_label)
+
+
 def seeded(build: Callable[[], Any]) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(7)
         return build()
 
 
-def discriminator() -> nn.Module:
+def discriminator(width: int = WIDTH) -> nn.Module:
     """Without batch normalisation and dropout: the value of a sample does not depend on its batch."""
-    module: nn.Module = seeded(lambda: DomainDiscriminator(WIDTH, 8, batch_norm=False))
+    module: nn.Module = seeded(lambda: DomainDiscriminator(width, 8, batch_norm=False))
+    return module
+
+
+def segmentation_discriminator() -> nn.Module:
+    module: nn.Module = seeded(lambda: SegmentationDiscriminator(CLASSES, ndf=2))
     return module
 
 
@@ -87,6 +105,40 @@ def _bsp(metric: Any, *batch: Tensor) -> Tensor:
 def _dann(metric: Any, source: Tensor, target: Tensor, *weights: Tensor) -> Tensor:
     logits = metric.domain_disc(source), metric.domain_disc(target)
     return functional.domain_adversarial_loss(*logits, *weights, reduction=metric.reduction)
+
+
+def _cdan(metric: Any, *batch: Tensor) -> Tensor:
+    logits: list[Tensor] = []
+    weights: list[Tensor] = []
+    for class_logits, features in (batch[:2], batch[2:]):
+        predictions = class_logits.softmax(1).detach()
+        logits.append(metric.domain_disc(metric.joint_map(features, predictions)))
+        weights.append(1 + (predictions * predictions.log()).sum(1).exp())
+    weights = weights if metric.entropy_conditioning else []
+    return functional.conditional_domain_adversarial_loss(*logits, *weights, reduction=metric.reduction)
+
+
+def _adda(_: Any, *batch: Any) -> Tensor:
+    return functional.adversarial_discriminative_loss(*batch)
+
+
+def _advent(metric: Any, logits: Tensor, domain_label: str) -> Tensor:
+    domain_logits = metric.domain_disc(functional.entropy_map(logits))
+    return functional.adversarial_discriminative_loss(domain_logits, domain_label)
+
+
+def _class_weights(metric: Any, target_logits: Tensor) -> Tensor:
+    return functional.class_weights(target_logits, metric.temperature)
+
+
+def cdan(**settings: Any) -> AdditiveMetric:
+    width = settings.get("randomized_dim", WIDTH * CLASSES)
+    metric: AdditiveMetric = seeded(lambda: adaption.ConditionalDomainAdversarialLoss(discriminator(width), **settings))
+    return metric
+
+
+def advent() -> AdditiveMetric:
+    return adaption.DomainAdversarialEntropyLoss(segmentation_discriminator())
 
 
 def _thetas() -> list[nn.Module]:
@@ -133,6 +185,60 @@ CASES = [
         paired=True,
         epoch="cat",
     ),
+    Case("CDAN", cdan, logits_and_features, _cdan, looked_at=(1, 3)),
+    Case("CDAN+E", lambda: cdan(entropy_conditioning=True), logits_and_features, _cdan, looked_at=(1, 3)),
+    Case(
+        "CDAN random",
+        lambda: cdan(randomized=True, num_classes=CLASSES, features_dim=WIDTH, randomized_dim=16),
+        logits_and_features,
+        _cdan,
+        looked_at=(1, 3),
+    ),
+    Case("CDAN sum", lambda: cdan(reduction="sum"), logits_and_features, _cdan, looked_at=(1, 3), paired=True),
+    Case(
+        "CDAN+E sum",
+        lambda: cdan(entropy_conditioning=True, reduction="sum"),
+        logits_and_features,
+        _cdan,
+        looked_at=(1, 3),
+        paired=True,
+    ),
+    Case(
+        "CDAN none",
+        lambda: cdan(reduction="none"),
+        logits_and_features,
+        _cdan,
+        looked_at=(1, 3),
+        paired=True,
+        epoch="cat",
+    ),
+    Case(
+        "CDAN+E none",  # not the batches' values side by side: the weights are normalised over the epoch
+        lambda: cdan(entropy_conditioning=True, reduction="none"),
+        logits_and_features,
+        _cdan,
+        looked_at=(1, 3),
+        paired=True,
+    ),
+    Case(
+        "ADDA source",
+        adaption.AdversarialDiscriminativeLoss,
+        lambda n, _: (torch.randn(n, 1), "source"),
+        _adda,
+        looked_at=(0,),
+    ),
+    Case(
+        "ADDA target",
+        adaption.AdversarialDiscriminativeLoss,
+        lambda n, _: (torch.randn(n), "target"),
+        _adda,
+        looked_at=(0,),
+    ),
+    Case("ADVENT source", advent, images("source"), _advent, looked_at=(0,)),
+    Case("ADVENT target", advent, images("target"), _advent, looked_at=(0,)),
+    Case(
+        "PADA", lambda: adaption.ClassWeightModule(0.5), lambda _, m: (torch.randn(m, CLASSES),), _class_weights, (0,)
+    ),
 ]
 
 
@@ -153,8 +259,33 @@ def cast(batch: Any, dtype: torch.dtype) -> Any:
     return tree_map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, batch)
 
 
-def with_gradient(batch: Any) -> Any:
-    """The batch with gradients required of its first two arguments: what the losses look at."""
-    looked_at, rest = batch[:2], batch[2:]
-    fresh = tree_map(lambda tensor: tensor.detach().clone().requires_grad_(), looked_at)
-    return (*fresh, *copy.deepcopy(rest))
+def looked_at(case: Case, batch: tuple[Any, ...]) -> list[Tensor]:
+    """The tensors that the value has a gradient for."""
+    return tensors([batch[position] for position in case.looked_at])
+
+
+def where_looked_at(case: Case, function: Callable[[Tensor], Tensor], batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The batch with `function` of what the loss looks at, and a copy of the rest."""
+    return tuple(
+        tree_map(function, item) if position in case.looked_at else copy.deepcopy(item)
+        for position, item in enumerate(batch)
+    )
+
+
+def with_gradient(case: Case, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The batch with what the loss looks at requiring gradients."""
+    return where_looked_at(case, lambda tensor: tensor.detach().clone().requires_grad_(), batch)
+
+
+def with_nan(case: Case, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The batch with NaN in all that the loss looks at."""
+    return where_looked_at(case, lambda tensor: torch.full_like(tensor, torch.nan), batch)
+
+
+def refuses(metric: AdditiveMetric, match: str, *batch: Any, error: type[Exception] = ValueError) -> None:
+    """Assert that `forward` and `update` raise, and that nothing accumulated is lost."""
+    before = copy.deepcopy(metric.metric_state), metric.update_count
+    for call in (metric, metric.update):
+        with pytest.raises(error, match=match):
+            call(*batch)
+        torch.testing.assert_close((metric.metric_state, metric.update_count), before, rtol=0, atol=0)

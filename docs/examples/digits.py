@@ -6,8 +6,8 @@ is trained with each loss, from the same seeds, with the same budget and the sam
 score alone, and the last epoch is what counts. Two rows are there to be beaten: "source only", and "control", which
 computes MMD and multiplies it by 0, so that a gain can only come from the loss.
 
-The weights of the losses, the height of DANN's warm start and the number of epochs were chosen by target accuracy on
-the seeds 100 and 101; all else is the papers' or the library's default. The seeds reported by default are 0 to 2.
+The weights and schedules are the papers' or the library's defaults. Network and number of epochs were chosen by target
+accuracy on the seeds 100 and 101; the seeds reported by default are 0 to 2.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def features_and_softmax(batch: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def dann(steps: int) -> DomainAdversarialLoss:
-    """DANN whose gradient reversal warms up over the whole run, as in the paper, but less high."""
-    reversal = WarmStartGradientReversalLayer(alpha=10.0, hi=0.3, max_iters=steps, auto_step=True)
+    """DANN whose gradient reversal warms up over the whole run, as in the paper."""
+    reversal = WarmStartGradientReversalLayer(alpha=10.0, max_iters=steps, auto_step=True)
     return DomainAdversarialLoss(DomainDiscriminator(WIDTH, 64, batch_norm=False), grl=reversal)
 
 
@@ -90,7 +90,7 @@ def row(name: str, steps: int) -> Row:
         "JMMD": lambda: Row({"JMMD": JointMaximumMeanDiscrepancyLoss()}, {"JMMD": 1.0}, features_and_softmax),
         "DANN": lambda: Row({"DANN": dann(steps)}, {"DANN": 1.0}, features),
         "BSP + DANN": lambda: Row(
-            {"DANN": dann(steps), "BSP": BatchSpectralPenalizationLoss()}, {"DANN": 1.0, "BSP": 1e-3}, features
+            {"DANN": dann(steps), "BSP": BatchSpectralPenalizationLoss()}, {"DANN": 1.0, "BSP": 1e-4}, features
         ),
     }
     return rows[name]()
@@ -118,9 +118,9 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.extract = nn.Sequential(
-            *(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Flatten(), nn.Linear(32 * 9, WIDTH), nn.ReLU()),
+            *(nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(32 * 9, WIDTH), nn.LayerNorm(WIDTH), nn.ReLU()),
         )
         self.classify = nn.Linear(WIDTH, CLASSES)
 
@@ -244,7 +244,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--losses", nargs="+", default=LOSSES, choices=LOSSES, help="rows to train (default: all)")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0 on (default: 3)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first seed; tuning took 100 (default: 0)")
-    parser.add_argument("--epochs", type=int, default=15, help="passes over the source (default: 15)")
+    parser.add_argument("--epochs", type=int, default=12, help="passes over the source (default: 12)")
     parser.add_argument("--device", default="cpu", help="where to compute, e.g. cuda (default: cpu)")
     parser.add_argument("--out", type=Path, default=Path("out/digits"), help="folder for picture and JSON")
     arguments = parser.parse_args()

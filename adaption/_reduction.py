@@ -11,13 +11,43 @@ import operator
 
 from torch import Tensor
 
-from adaption._checks import option
+from adaption import _checks
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
 def check(reduction: str) -> None:
-    option("reduction", reduction, REDUCTIONS)
+    _checks.option("reduction", reduction, REDUCTIONS)
+
+
+def weighted(name: str, losses: Tensor, weights: Tensor | None) -> Tensor:
+    """Per-sample losses times the weights of the samples, which are not normalised."""
+    if weights is None:
+        return losses
+    _checks.weights(name, weights, losses)
+    return losses * weights.reshape(-1, *[1] * (losses.ndim - 1))
+
+
+def per_sample(name: str, values: Tensor, outputs: Tensor, need: str | None = None) -> Tensor:
+    """What a measure given by the user says of `outputs` ``(N, C, ..)``, as one value per sample ``(N, ..)``.
+
+    A value per element is averaged over `C`; a scalar, already a mean, stands for every sample, unless somebody, named
+    by `need`, has to tell the samples apart.
+    """
+    _checks.tensor(name, values)
+    samples = outputs.shape[:1] + outputs.shape[2:]
+    if values.ndim == 0 and need is None:
+        return values.expand(samples)
+    if values.shape == outputs.shape:
+        return values.mean(1)
+    if values.shape in (samples, samples[:1]):
+        return values
+    reason = "or a scalar" if need is None else f"for {need}"
+    msg = (
+        f"`{name}` must return one value per sample {tuple(samples)} or per element {tuple(outputs.shape)} {reason}, but "
+        f'returned shape {_checks.shape(values)}. Let it keep the samples apart, e.g. with `reduction="none"`.'
+    )
+    raise ValueError(msg)
 
 
 def statistics(reduction: str, *domains: Tensor) -> tuple[Tensor | int, ...]:

@@ -7,13 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import adaption
 from adaption import functional
 from adaption._metric import AdditiveMetric
-from adaption.layers import DomainDiscriminator
+from adaption.layers import DomainDiscriminator, JointsKLLoss, PseudoLabelGenerator2d
 
 WIDTH = 6
 
@@ -26,6 +28,7 @@ class Case:
         build: makes the metric, always the same one.
         batch: `(n, m)` -> the positional arguments of `update`, random, float32.
         function: `(metric, *batch)` -> the value by the public function.
+        looked_at: positions of the arguments that the value has a gradient for.
         paired: whether the mathematics needs `n = m`.
         epoch: how batch values make up the epoch value: ``"samples"`` (exact over all samples), ``"n+m"`` (batch values
             weighted by samples), ``"batches"`` (mean of batch values), ``"cat"`` (all values).
@@ -35,6 +38,7 @@ class Case:
     build: Callable[[], AdditiveMetric]
     batch: Callable[[int, int], tuple[Any, ...]]
     function: Callable[..., Tensor]
+    looked_at: tuple[int, ...] = (0, 1)
     paired: bool = False
     epoch: str = "samples"
 
@@ -53,6 +57,48 @@ def layers(n: int, m: int) -> tuple[list[Tensor], list[Tensor]]:
 
 def with_weights(n: int, m: int) -> tuple[Any, ...]:
     return *features(n, m), torch.rand(n), torch.rand(m)
+
+
+def predictions(n: int, _: int) -> tuple[Tensor]:
+    return (torch.randn(n, WIDTH).softmax(1),)
+
+
+def two_predictions(n: int, _: int) -> tuple[Tensor, Tensor]:
+    return (*predictions(n, n), *predictions(n, n))
+
+
+def masked_predictions(n: int, _: int) -> tuple[Tensor, Tensor, Tensor]:
+    return *two_predictions(n, n), torch.arange(n) % 2 == 0
+
+
+def logits(n: int, _: int) -> tuple[Tensor]:
+    return (torch.randn(n, WIDTH),)
+
+
+def heads(n: int, m: int) -> tuple[Tensor, ...]:
+    """The outputs of a main and an adversarial head on both domains."""
+    return *features(n, n), *features(m, m)
+
+
+def dense_heads(n: int, m: int) -> tuple[Tensor, ...]:
+    return tuple(torch.randn(size, WIDTH, 2, 3) for size in (n, n, m, m))
+
+
+def weighted_heads(n: int, m: int) -> tuple[Tensor, ...]:
+    return *heads(n, m), torch.rand(n), torch.rand(m, 1)
+
+
+def heatmaps(n: int, _: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(n, 3, 8, 7), torch.randn(n, 3, 8, 7)
+
+
+def weighted_heatmaps(n: int, _: int) -> tuple[Tensor, Tensor, Tensor]:
+    return *heatmaps(n, n), torch.rand(n, 3)
+
+
+def cosine(left: Tensor, right: Tensor) -> Tensor:
+    """A measure with one value per sample."""
+    return 1 - F.cosine_similarity(left, right, dim=1)
 
 
 def seeded(build: Callable[[], Any]) -> Any:
@@ -89,9 +135,34 @@ def _dann(metric: Any, source: Tensor, target: Tensor, *weights: Tensor) -> Tens
     return functional.domain_adversarial_loss(*logits, *weights, reduction=metric.reduction)
 
 
+def _mdd(metric: Any, *batch: Tensor) -> Tensor:
+    settings = {"margin": metric.margin, "reduction": metric.reduction}
+    if isinstance(metric, adaption.ClassificationMarginDisparityDiscrepancy):
+        return functional.classification_margin_disparity_discrepancy(*batch, **settings)
+    if isinstance(metric, adaption.RegressionMarginDisparityDiscrepancy):
+        settings["loss_function"] = metric.loss_function
+        return functional.regression_margin_disparity_discrepancy(*batch, **settings)
+    disparities = {"source_disparity": metric.source_disparity, "target_disparity": metric.target_disparity}
+    return functional.margin_disparity_discrepancy(*batch, **settings, **disparities)
+
+
+def _regda(metric: Any, *batch: Tensor) -> Tensor:
+    modules = {"pseudo_label_generator": metric.pseudo_label_generator, "criterion": metric.criterion}
+    return functional.regression_disparity(*batch, **modules)
+
+
+def _consistency(metric: Any, *batch: Tensor) -> Tensor:
+    if isinstance(metric, adaption.L2ConsistencyLoss):
+        return functional.l2_consistency_loss(*batch, reduction=metric.reduction)
+    settings = {"distance_measure": metric.distance_measure, "reduction": metric.reduction}
+    return functional.consistency_loss(*batch, **settings)
+
+
 def _thetas() -> list[nn.Module]:
     return [seeded(lambda: nn.Linear(WIDTH, 3)), nn.Identity()]
 
+
+CAT: dict[str, Any] = {"paired": True, "epoch": "cat"}
 
 CASES = [
     Case("MMD", adaption.MaximumMeanDiscrepancyLoss, features, _mmd, epoch="n+m"),
@@ -133,6 +204,68 @@ CASES = [
         paired=True,
         epoch="cat",
     ),
+    Case(
+        "MCD",
+        lambda: adaption.ClassifierDiscrepancyLoss(),
+        two_predictions,
+        lambda _, *batch: functional.classifier_discrepancy(*batch),
+    ),
+    Case(
+        "MCD marginal entropy",
+        lambda: adaption.MarginalEntropyLoss(),
+        predictions,
+        lambda _, *batch: functional.marginal_entropy(*batch),
+    ),
+    Case("MDD scalar", lambda: adaption.MarginDisparityDiscrepancy(F.mse_loss, F.l1_loss), heads, _mdd),
+    Case("MDD samples", lambda: adaption.MarginDisparityDiscrepancy(cosine, cosine, 2), weighted_heads, _mdd),
+    Case("MDD sum", lambda: adaption.MarginDisparityDiscrepancy(cosine, cosine, 2, "sum"), heads, _mdd, paired=True),
+    *(
+        Case(f"MDD classification {name}", build, batch, _mdd, looked_at=(1, 3), **settings)
+        for name, build, batch, settings in (
+            ("", lambda: adaption.ClassificationMarginDisparityDiscrepancy(), heads, {}),
+            ("weighted", lambda: adaption.ClassificationMarginDisparityDiscrepancy(2.0), weighted_heads, {}),
+            ("dense", lambda: adaption.ClassificationMarginDisparityDiscrepancy(), dense_heads, {}),
+            ("none", lambda: adaption.ClassificationMarginDisparityDiscrepancy(4.0, "none"), heads, CAT),
+        )
+    ),
+    Case(
+        "MDD regression",
+        lambda: adaption.RegressionMarginDisparityDiscrepancy(2.0, F.smooth_l1_loss),
+        weighted_heads,
+        _mdd,
+        looked_at=(1, 3),
+    ),
+    Case(
+        "RegDA",
+        lambda: adaption.RegressionDisparity(PseudoLabelGenerator2d(3, 8, 7, 1), JointsKLLoss(epsilon=1e-4)),
+        heatmaps,
+        _regda,
+        looked_at=(1,),
+    ),
+    Case(
+        "RegDA weighted",
+        lambda: adaption.RegressionDisparity(PseudoLabelGenerator2d(3, 8, 7), JointsKLLoss("sum")),
+        weighted_heatmaps,
+        _regda,
+        looked_at=(1,),
+    ),
+    Case(
+        "OSBP",
+        lambda: adaption.UnknownClassBinaryCrossEntropy(0.3),
+        logits,
+        lambda metric, *batch: functional.unknown_class_binary_cross_entropy(*batch, metric.t),
+    ),
+    Case("consistency scalar", lambda: adaption.ConsistencyLoss(F.l1_loss), two_predictions, _consistency),
+    Case("consistency masked", lambda: adaption.ConsistencyLoss(cosine), masked_predictions, _consistency),
+    Case("consistency L2", lambda: adaption.L2ConsistencyLoss(), masked_predictions, _consistency),
+    Case("consistency L2 sum", lambda: adaption.L2ConsistencyLoss("sum"), two_predictions, _consistency),
+    Case("consistency L2 none", lambda: adaption.L2ConsistencyLoss("none"), two_predictions, _consistency, epoch="cat"),
+    Case(
+        "class balance",
+        lambda: adaption.ClassBalanceLoss(WIDTH),
+        predictions,
+        lambda _, *batch: functional.class_balance_loss(*batch),
+    ),
 ]
 
 
@@ -153,8 +286,33 @@ def cast(batch: Any, dtype: torch.dtype) -> Any:
     return tree_map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, batch)
 
 
-def with_gradient(batch: Any) -> Any:
-    """The batch with gradients required of its first two arguments: what the losses look at."""
-    looked_at, rest = batch[:2], batch[2:]
-    fresh = tree_map(lambda tensor: tensor.detach().clone().requires_grad_(), looked_at)
-    return (*fresh, *copy.deepcopy(rest))
+def looked_at(case: Case, batch: tuple[Any, ...]) -> list[Tensor]:
+    """The tensors that the value has a gradient for."""
+    return tensors([batch[position] for position in case.looked_at])
+
+
+def where_looked_at(case: Case, function: Callable[[Tensor], Tensor], batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The batch with `function` of what the loss looks at, and a copy of the rest."""
+    return tuple(
+        tree_map(function, item) if position in case.looked_at else copy.deepcopy(item)
+        for position, item in enumerate(batch)
+    )
+
+
+def with_gradient(case: Case, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The batch with what the loss looks at requiring gradients."""
+    return where_looked_at(case, lambda tensor: tensor.detach().clone().requires_grad_(), batch)
+
+
+def with_nan(case: Case, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The batch with NaN in all that the loss looks at."""
+    return where_looked_at(case, lambda tensor: torch.full_like(tensor, torch.nan), batch)
+
+
+def refuses(metric: AdditiveMetric, match: str, *batch: Any, error: type[Exception] = ValueError) -> None:
+    """Assert that `forward` and `update` raise, and that nothing accumulated is lost."""
+    before = copy.deepcopy(metric.metric_state), metric.update_count
+    for call in (metric, metric.update):
+        with pytest.raises(error, match=match):
+            call(*batch)
+        torch.testing.assert_close((metric.metric_state, metric.update_count), before, rtol=0, atol=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
+from typing import Any
 
 from torch import Tensor
 
@@ -44,13 +45,13 @@ def per_sample(name: str, values: Tensor, outputs: Tensor, need: str | None = No
         return values
     reason = "or a scalar" if need is None else f"for {need}"
     msg = (
-        f"`{name}` must return one value per sample {tuple(samples)} or per element {tuple(outputs.shape)} {reason}, but "
-        f'returned shape {_checks.shape(values)}. Let it keep the samples apart, e.g. with `reduction="none"`.'
+        f"`{name}` must return one value per sample {tuple(samples)} or per element {tuple(outputs.shape)} {reason}, "
+        f'but returned shape {_checks.shape(values)}. Let it keep samples apart, e.g. with `reduction="none"`.'
     )
     raise ValueError(msg)
 
 
-def statistics(reduction: str, *domains: Tensor) -> tuple[Tensor | int, ...]:
+def statistics(reduction: str, *domains: Tensor) -> tuple[Any, ...]:
     """The additive statistics of the per-sample losses of one or two domains, each of shape ``(N, ..)``."""
     if reduction == "none":
         return (functools.reduce(operator.add, domains),)

@@ -136,17 +136,17 @@ def _dann(metric: Any, source: Tensor, target: Tensor, *weights: Tensor) -> Tens
 
 
 def _mdd(metric: Any, *batch: Tensor) -> Tensor:
-    settings = {"margin": metric.margin, "reduction": metric.reduction}
+    settings: dict[str, Any] = {"margin": metric.margin, "reduction": metric.reduction}
     if isinstance(metric, adaption.ClassificationMarginDisparityDiscrepancy):
         return functional.classification_margin_disparity_discrepancy(*batch, **settings)
     if isinstance(metric, adaption.RegressionMarginDisparityDiscrepancy):
         settings["loss_function"] = metric.loss_function
         return functional.regression_margin_disparity_discrepancy(*batch, **settings)
-    disparities = {"source_disparity": metric.source_disparity, "target_disparity": metric.target_disparity}
-    return functional.margin_disparity_discrepancy(*batch, **settings, **disparities)
+    settings |= {"source_disparity": metric.source_disparity, "target_disparity": metric.target_disparity}
+    return functional.margin_disparity_discrepancy(*batch, **settings)
 
 
-def _regda(metric: Any, *batch: Tensor) -> Tensor:
+def _regda(metric: Any, *batch: Any) -> Tensor:
     modules = {"pseudo_label_generator": metric.pseudo_label_generator, "criterion": metric.criterion}
     return functional.regression_disparity(*batch, **modules)
 
@@ -161,8 +161,6 @@ def _consistency(metric: Any, *batch: Tensor) -> Tensor:
 def _thetas() -> list[nn.Module]:
     return [seeded(lambda: nn.Linear(WIDTH, 3)), nn.Identity()]
 
-
-CAT: dict[str, Any] = {"paired": True, "epoch": "cat"}
 
 CASES = [
     Case("MMD", adaption.MaximumMeanDiscrepancyLoss, features, _mmd, epoch="n+m"),
@@ -206,27 +204,37 @@ CASES = [
     ),
     Case(
         "MCD",
-        lambda: adaption.ClassifierDiscrepancyLoss(),
+        adaption.ClassifierDiscrepancyLoss,
         two_predictions,
         lambda _, *batch: functional.classifier_discrepancy(*batch),
     ),
     Case(
         "MCD marginal entropy",
-        lambda: adaption.MarginalEntropyLoss(),
+        adaption.MarginalEntropyLoss,
         predictions,
         lambda _, *batch: functional.marginal_entropy(*batch),
+        looked_at=(0,),
     ),
     Case("MDD scalar", lambda: adaption.MarginDisparityDiscrepancy(F.mse_loss, F.l1_loss), heads, _mdd),
     Case("MDD samples", lambda: adaption.MarginDisparityDiscrepancy(cosine, cosine, 2), weighted_heads, _mdd),
     Case("MDD sum", lambda: adaption.MarginDisparityDiscrepancy(cosine, cosine, 2, "sum"), heads, _mdd, paired=True),
-    *(
-        Case(f"MDD classification {name}", build, batch, _mdd, looked_at=(1, 3), **settings)
-        for name, build, batch, settings in (
-            ("", lambda: adaption.ClassificationMarginDisparityDiscrepancy(), heads, {}),
-            ("weighted", lambda: adaption.ClassificationMarginDisparityDiscrepancy(2.0), weighted_heads, {}),
-            ("dense", lambda: adaption.ClassificationMarginDisparityDiscrepancy(), dense_heads, {}),
-            ("none", lambda: adaption.ClassificationMarginDisparityDiscrepancy(4.0, "none"), heads, CAT),
-        )
+    Case("MDD", adaption.ClassificationMarginDisparityDiscrepancy, heads, _mdd, looked_at=(1, 3)),
+    Case(
+        "MDD weighted",
+        lambda: adaption.ClassificationMarginDisparityDiscrepancy(2.0),
+        weighted_heads,
+        _mdd,
+        looked_at=(1, 3),
+    ),
+    Case("MDD dense", adaption.ClassificationMarginDisparityDiscrepancy, dense_heads, _mdd, looked_at=(1, 3)),
+    Case(
+        "MDD none",
+        lambda: adaption.ClassificationMarginDisparityDiscrepancy(4.0, "none"),
+        heads,
+        _mdd,
+        looked_at=(1, 3),
+        paired=True,
+        epoch="cat",
     ),
     Case(
         "MDD regression",
@@ -253,11 +261,12 @@ CASES = [
         "OSBP",
         lambda: adaption.UnknownClassBinaryCrossEntropy(0.3),
         logits,
-        lambda metric, *batch: functional.unknown_class_binary_cross_entropy(*batch, metric.t),
+        lambda metric, batch: functional.unknown_class_binary_cross_entropy(batch, metric.t),
+        looked_at=(0,),
     ),
     Case("consistency scalar", lambda: adaption.ConsistencyLoss(F.l1_loss), two_predictions, _consistency),
     Case("consistency masked", lambda: adaption.ConsistencyLoss(cosine), masked_predictions, _consistency),
-    Case("consistency L2", lambda: adaption.L2ConsistencyLoss(), masked_predictions, _consistency),
+    Case("consistency L2", adaption.L2ConsistencyLoss, masked_predictions, _consistency),
     Case("consistency L2 sum", lambda: adaption.L2ConsistencyLoss("sum"), two_predictions, _consistency),
     Case("consistency L2 none", lambda: adaption.L2ConsistencyLoss("none"), two_predictions, _consistency, epoch="cat"),
     Case(
@@ -265,6 +274,7 @@ CASES = [
         lambda: adaption.ClassBalanceLoss(WIDTH),
         predictions,
         lambda _, *batch: functional.class_balance_loss(*batch),
+        looked_at=(0,),
     ),
 ]
 

@@ -19,9 +19,9 @@ def class_balance_loss(predictions: Tensor) -> Tensor:
         L = -\frac1c \sum_{k=1}^c \frac1c \log \bar p_k + \Bigl(1 - \frac1c\Bigr) \log(1 - \bar p_k), \qquad
         \bar p_k = \frac1n \sum_{i=1}^n p_{ik}
 
-    with the probabilities `p` of `c` classes for `n` samples. Each sample may be certain, only all of them together must
-    not favour a class. The smallest value, at a uniform mean, is the entropy of a coin that shows 1 with probability
-    :math:`1 / c`. A mean of exactly 0 or 1 counts as float32's smallest normal number away from it.
+    with the probabilities `p` of `c` classes for `n` samples. Each sample may be certain, only all of them together
+    must not favour a class. The smallest value, at a uniform mean, is the entropy of a coin that shows 1 with
+    probability :math:`1 / c`. A mean of exactly 0 or 1 counts as float32's smallest normal number away from it.
 
     Shapes:
         - `predictions`: :math:`(n, c)`; output: scalar
@@ -66,8 +66,8 @@ class ClassBalanceLoss(AdditiveMetric):
     Consistency alone is content with a student that calls every target sample the same. This term, with a small weight
     (French et al.: 0.005 or 0.01), makes that expensive. It presumes a target whose classes are about balanced.
 
-    The formula is that of :func:`adaption.functional.class_balance_loss`. The cross entropy is one of a mean, so `compute`
-    is that of the mean over the whole epoch, exact, and not a mean of batch values: those are larger.
+    The formula is that of :func:`adaption.functional.class_balance_loss`. The cross entropy is one of a mean, so
+    `compute` is that of the mean over the whole epoch, exact, and not a mean of batch values: those are larger.
 
     Inputs of `update` and `forward`:
         - `predictions`: :math:`(n, c)`, probabilities

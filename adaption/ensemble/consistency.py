@@ -40,14 +40,15 @@ def consistency_loss(
         teacher: output of the teacher for the same samples. It is not detached here;
             :class:`adaption.layers.EmaTeacher` gives no gradient.
         mask: which samples count, of booleans or of numbers that are not negative.
-        distance_measure: from the outputs of student and teacher to a scalar, which is taken for the mean, one value per
-            sample, or one per element, averaged per sample. A scalar cannot be masked, nor be reduced with ``"none"``.
+        distance_measure: from the outputs of student and teacher to a scalar, which is taken for the mean, one value
+            per sample, or one per element, averaged per sample. A scalar cannot be masked, nor be reduced with
+            ``"none"``.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
         TypeError: for anything but floating-point tensors, and a distance that cannot be called.
-        ValueError: for empty batches, outputs whose shapes differ, a mask that does not fit or is negative, and a distance
-            of another shape.
+        ValueError: for empty batches, outputs whose shapes differ, a mask that does not fit or is negative, and a
+            distance of another shape.
 
     References:
         G. French, M. Mackiewicz, M. Fisher: Self-ensembling for visual domain adaptation. ICLR 2018.
@@ -96,8 +97,8 @@ def l2_consistency_loss(
     .. math:: L = \frac1n \sum_{i=1}^n m_i \sum_{k=1}^c (s_{ik} - t_{ik})^2
 
     with the outputs `s` of the student and `t` of the teacher for `n` samples and `c` classes, and a mask `m`, 1 by
-    default. The mean runs over all samples, masked or not, as in :func:`consistency_loss`; of the squares of a sample it
-    is the sum. Between probabilities it is at most 2.
+    default. The mean runs over all samples, masked or not, as in :func:`consistency_loss`; of the squares of a sample
+    it is the sum. Between probabilities it is at most 2.
 
     Shapes:
         - `student`, `teacher`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`; `mask`: :math:`(n,)` or :math:`(n, 1)`
@@ -162,8 +163,8 @@ class ConsistencyLoss(_Consistency):
     r"""Consistency loss by a distance of one's own: the student minimises it, the teacher only follows.
 
     Two views of the same target samples, augmented differently, go to the student and to the teacher. The teacher,
-    :class:`adaption.layers.EmaTeacher`, is the moving average of the student and the better of the two; its answers are the
-    targets. No sign is turned anywhere. A mask keeps the samples of which the teacher is confident.
+    :class:`adaption.layers.EmaTeacher`, is the moving average of the student and the better of the two; its answers are
+    the targets. No sign is turned anywhere. A mask keeps the samples of which the teacher is confident.
 
     The formula is that of :func:`adaption.functional.consistency_loss`. `compute` is exact over the epoch, where a
     scalar distance is the mean over the samples.

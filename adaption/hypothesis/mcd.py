@@ -55,14 +55,14 @@ def _discrepancy_statistics(predictions1: Tensor, predictions2: Tensor) -> Stati
 
 @full_precision
 def marginal_entropy(predictions: Tensor) -> Tensor:
-    r"""Cross entropy from the uniform distribution to the mean prediction: small if all classes are predicted equally often.
+    r"""Cross entropy from the uniform distribution to the mean prediction: small if all classes are equally frequent.
 
     .. math:: H = -\frac1c \sum_{k=1}^c \log \Bigl( \frac1m \sum_{j=1}^m p_{jk} \Bigr)
 
     with the probabilities `p` of `c` classes for `m` samples. The mean over the samples is inside the logarithm: each
-    sample may be certain, only all of them together must not favour a class. The smallest value, :math:`\log c`, is that
-    of a uniform mean. A class that no sample is given counts as float32's smallest normal number: with `c` classes it
-    adds :math:`87.3 / c`.
+    sample may be certain, only all of them together must not favour a class. The smallest value, :math:`\log c`, is
+    that of a uniform mean. A class that no sample is given counts as float32's smallest normal number: with `c` classes
+    it adds :math:`87.3 / c`.
 
     Shapes:
         - `predictions`: :math:`(m, c)` or :math:`(m, c, d_1, ..)`
@@ -100,11 +100,11 @@ def _marginal_entropy(totals: Any, number: Any) -> Tensor:
 
 
 class ClassifierDiscrepancyLoss(AdditiveMetric):
-    r"""Classifier discrepancy of MCD: the two classifiers maximise it on the target, the feature extractor minimises it.
+    r"""Classifier discrepancy of MCD: two classifiers maximise it on the target, the feature extractor minimises it.
 
-    Both classifiers fit the source. Pushed apart on the target, they disagree where target samples lie outside the support
-    of the source; the feature extractor then moves those inside. The loss itself turns no sign: subtract it in the step
-    of the classifiers, add it in the step of the features, as the loop in the documentation does.
+    Both classifiers fit the source. Pushed apart on the target, they disagree where target samples lie outside the
+    support of the source; the feature extractor then moves those inside. The loss itself turns no sign: subtract it in
+    the step of the classifiers, add it in the step of the features, as the loop in the documentation does.
 
     The formula is that of :func:`adaption.functional.classifier_discrepancy`. `compute` is exact over the epoch, over
     the steps of both kinds if both went through one object.
@@ -154,9 +154,9 @@ class ClassifierDiscrepancyLoss(AdditiveMetric):
 class MarginalEntropyLoss(AdditiveMetric):
     r"""MCD's class balance term; minimising it makes a classifier give all classes equally often.
 
-    Nobody plays against anybody: classifiers and features minimise it, each classifier's own. Without it, MCD's classifiers
-    may agree by calling every target sample the same. Use it where the target's classes are about balanced, with a small
-    weight (the authors: 0.01), and with batches large enough to hold every class.
+    Nobody plays against anybody: classifiers and features minimise it, each classifier's own. Without it, MCD's
+    classifiers may agree by calling every target sample the same. Use it where the target's classes are about balanced,
+    with a small weight (the authors: 0.01), and with batches large enough to hold every class.
 
     The formula is that of :func:`adaption.functional.marginal_entropy`. The entropy is one of a mean, so `compute` is
     that of the mean over the whole epoch, exact, and not a mean of batch values: those are larger.

@@ -57,8 +57,8 @@ def margin_disparity_discrepancy(
             ``"none"``.
         target_disparity: the same for the target; it needs not be the same measure.
         margin: :math:`\gamma`, the weight of the source.
-        reduction: ``"mean"``; ``"sum"``: the sum of both domains; ``"none"``: the sum of source sample i and target sample
-            i. The last two need `n = m`.
+        reduction: ``"mean"``; ``"sum"``: the sum of both domains; ``"none"``: the sum of source sample i and target
+            sample i. The last two need `n = m`.
 
     Raises:
         TypeError: for anything but floating-point tensors, and disparities that cannot be called.
@@ -140,7 +140,8 @@ def classification_margin_disparity_discrepancy(
     r"""Margin disparity discrepancy of two classifier heads.
 
     .. math::
-        D = \frac\gamma n \sum_i w^s_i \log p(\hat y^s_i \mid s_i) + \frac1m \sum_j w^t_j \log(1 - p(\hat y^t_j \mid t_j))
+        D = \frac\gamma n \sum_i w^s_i \log p(\hat y^s_i \mid s_i) + \frac1m \sum_j w^t_j
+              \log(1 - p(\hat y^t_j \mid t_j))
 
     with the class :math:`\hat y` that the main head's logits are largest for, the probability `p` that the adversarial
     head gives it, the margin :math:`\gamma`, and weights `w`, 1 by default. Only the adversarial logits receive a
@@ -148,8 +149,8 @@ def classification_margin_disparity_discrepancy(
     1 or 0 in floating point, and with a gradient of 1 where :math:`\log(1 - p)` grows without bound.
 
     Shapes:
-        - `source_output`, `source_output_adv`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`, at least two classes; those of
-          the target: the same with `m`
+        - `source_output`, `source_output_adv`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`, at least two classes; those
+          of the target: the same with `m`
         - `source_weights`: :math:`(n,)` or :math:`(n, 1)`; `target_weights`: the same with `m`
         - output: scalar, at most 0; with ``reduction="none"`` :math:`(n,)` or :math:`(n, d_1, ..)`
 
@@ -221,7 +222,8 @@ def regression_margin_disparity_discrepancy(
     .. math:: D = -\frac\gamma n \sum_i w^s_i \ell(\tilde y^s_i, y^s_i) + \frac1m \sum_j w^t_j \ell(\tilde y^t_j, y^t_j)
 
     with the outputs `y` of the main head, a constant of differentiation, and :math:`\tilde y` of the adversarial head,
-    the loss :math:`\ell` averaged over the factors of a sample, the margin :math:`\gamma`, and weights `w`, 1 by default.
+    the loss :math:`\ell` averaged over the factors of a sample, the margin :math:`\gamma`, and weights `w`, 1 by
+    default.
 
     Shapes:
         - `source_output`, `source_output_adv`: :math:`(n, f)` or :math:`(n, f, d_1, ..)`; those of the target: the same
@@ -288,8 +290,8 @@ def shift_log(x: Tensor, offset: float = 1e-6) -> Tensor:
 
     .. math:: y = \log(\min(x + \varepsilon, 1))
 
-    It bounds the value by :math:`\log \varepsilon` and stops the gradient above :math:`1 - \varepsilon`. The losses here
-    start from logits instead, where neither is necessary.
+    It bounds the value by :math:`\log \varepsilon` and stops the gradient above :math:`1 - \varepsilon`. The losses
+    here start from logits instead, where neither is necessary.
 
     Shapes:
         - `x`: any; output: the same
@@ -356,16 +358,14 @@ class _MarginDisparity(AdditiveMetric):
         target_weights: Tensor | None = None,
     ) -> Statistics:
         outputs = source_output, source_output_adv, target_output, target_output_adv
-        return _statistics(
-            *outputs, source_weights, target_weights, *self._disparities(), self.margin, self.reduction
-        )
+        return _statistics(*outputs, source_weights, target_weights, *self._disparities(), self.margin, self.reduction)
 
     def _value(self, *statistics: Any) -> Tensor:
         return _reduction.value(self.reduction, *statistics)
 
 
 class MarginDisparityDiscrepancy(_MarginDisparity):
-    r"""Margin disparity discrepancy with disparities of one's own: the adversarial head maximises it, the features minimise it.
+    r"""Margin disparity discrepancy of one's own disparities: the adversarial head maximises, the features minimise it.
 
     The adversarial head looks for outputs that are the main head's on the source and far from them on the target. A
     gradient reversal between features and adversarial head, :class:`adaption.layers.ImageClassifier` has it inside,
@@ -375,8 +375,8 @@ class MarginDisparityDiscrepancy(_MarginDisparity):
     where scalar disparities are means over the samples; each domain has its own mean.
 
     Inputs of `update` and `forward`:
-        - `source_output`, `source_output_adv`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`, of the main and the adversarial
-          head; `target_output`, `target_output_adv`: the same with `m`; `n` and `m` may differ
+        - `source_output`, `source_output_adv`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`, of the main and the
+          adversarial head; `target_output`, `target_output_adv`: the same with `m`; `n` and `m` may differ
         - `source_weights`: :math:`(n,)` or :math:`(n, 1)`, optional; `target_weights`: the same with `m`
 
     Output: scalar of either sign; with ``reduction="none"`` one value per pair.
@@ -491,8 +491,8 @@ class RegressionMarginDisparityDiscrepancy(_MarginDisparity):
     the epoch; each domain has its own mean.
 
     Inputs of `update` and `forward`:
-        - `source_output`, `source_output_adv`: :math:`(n, f)` or :math:`(n, f, d_1, ..)`, of the main and the adversarial
-          head; `target_output`, `target_output_adv`: the same with `m`; `n` and `m` may differ
+        - `source_output`, `source_output_adv`: :math:`(n, f)` or :math:`(n, f, d_1, ..)`, of the main and the
+          adversarial head; `target_output`, `target_output_adv`: the same with `m`; `n` and `m` may differ
         - `source_weights`: :math:`(n,)` or :math:`(n, 1)`, optional; `target_weights`: the same with `m`
 
     Output: scalar of either sign; with ``reduction="none"`` one value per pair.

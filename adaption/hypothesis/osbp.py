@@ -20,10 +20,10 @@ def unknown_class_binary_cross_entropy(target_logits: Tensor, t: float = 0.5) ->
     .. math:: L = -\frac1m \sum_j t \log p_j + (1 - t) \log(1 - p_j), \qquad
               p_j = \frac{\exp z_{j,c+1}}{\sum_k \exp z_{jk}}
 
-    with the logits `z` of `m` target samples for `c` known classes and, in the last column, the unknown one. It is taken
-    of the logit of "unknown" against all known classes, :math:`z_{j,c+1} - \log \sum_{k \le c} \exp z_{jk}`: exact for
-    certain classifiers too, and with a gradient that does not fade. The smallest value, at :math:`p_j = t`, is the
-    entropy of `t`: :math:`\log 2` for a half.
+    with the logits `z` of `m` target samples for `c` known classes and, in the last column, the unknown one. It is
+    taken of the logit of "unknown" against all known classes, :math:`z_{j,c+1} - \log \sum_{k \le c} \exp z_{jk}`:
+    exact for certain classifiers too, and with a gradient that does not fade. The smallest value, at :math:`p_j = t`,
+    is the entropy of `t`: :math:`\log 2` for a half.
 
     Shapes:
         - `target_logits`: :math:`(m, c + 1)`; output: scalar
@@ -64,8 +64,8 @@ class UnknownClassBinaryCrossEntropy(AdditiveMetric):
 
     The target holds classes that the source has not. The classifier has one output more, "unknown", and learns to give
     it the probability `t` for every target sample. The feature extractor, behind a gradient reversal, wants that
-    probability to leave `t`: for a sample like the source's towards 0, for any other towards 1. The reversal stands between
-    features and classifier, on the way of the target batch; never subtract the loss yourself.
+    probability to leave `t`: for a sample like the source's towards 0, for any other towards 1. The reversal stands
+    between features and classifier, on the way of the target batch; never subtract the loss yourself.
 
     The formula is that of :func:`adaption.functional.unknown_class_binary_cross_entropy`. `compute` is exact over the
     epoch.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from adaption import _checks, _reduction
@@ -32,12 +31,13 @@ def regression_disparity(
 
     .. math:: D_{\min} = \ell(\tilde y, T(y), w), \qquad D_{\max} = \ell(\tilde y, F(y), w)
 
-    with the heatmaps `y` of the main head, a constant of differentiation, and :math:`\tilde y` of the adversarial head, a
-    Gaussian :math:`T(y)` around the largest pixel of each heatmap ("ground truth"), the Gaussians :math:`F(y)` of all
+    with the heatmaps `y` of the main head, a constant of differentiation, and :math:`\tilde y` of the adversarial head,
+    a Gaussian :math:`T(y)` around the largest pixel of each heatmap ("ground truth"), the Gaussians :math:`F(y)` of all
     other joints of the same sample ("ground false"), the criterion :math:`\ell`, and weights `w`.
 
     Shapes:
-        - `output`, `output_adv`: :math:`(n, k, H, W)` for `k` joints; `weight`: what the criterion takes, :math:`(n, k)`
+        - `output`, `output_adv`: :math:`(n, k, H, W)` for `k` joints
+        - `weight`: what the criterion takes, :math:`(n, k)`
         - output: what the criterion returns
 
     Args:
@@ -52,7 +52,8 @@ def regression_disparity(
 
     Raises:
         TypeError: for anything but floating-point tensors, and a generator or criterion that cannot be called.
-        ValueError: for empty batches, heads whose shapes differ, an unknown mode, and what generator and criterion refuse.
+        ValueError: for empty batches, heads whose shapes differ, an unknown mode, and what generator and criterion
+            refuse.
 
     References:
         J. Jiang, Y. Ji, X. Wang, Y. Liu, J. Wang, M. Long: Regressive Domain Adaptation for Unsupervised Keypoint
@@ -86,12 +87,12 @@ class RegressionDisparity(AdditiveMetric):
 
     The adversarial head minimises the distance to the main head's joints on the source (``mode="min"``) and to wrong
     joints on the target (``mode="max"``); the features minimise the distance to the right joints on the target
-    (``mode="min"``). All three are descents on a positive value: the sign is turned by the choice of heatmap, and nowhere
-    else. Use one object for each of the three, so that `compute` tells them apart.
+    (``mode="min"``). All three are descents on a positive value: the sign is turned by the choice of heatmap, and
+    nowhere else. Use one object for each of the three, so that `compute` tells them apart.
 
     The formula is that of :func:`adaption.functional.regression_disparity`. `compute` follows the criterion's
-    ``reduction``: for ``"mean"``, also where it names none, the mean of the batch values, each weighted by its number of
-    samples; for ``"sum"`` their sum; for ``"none"`` all values.
+    ``reduction``: for ``"mean"``, also where it names none, the mean of the batch values, each weighted by its number
+    of samples; for ``"sum"`` their sum; for ``"none"`` all values.
 
     Inputs of `update` and `forward`:
         - `output`, `output_adv`: :math:`(n, k, H, W)`, heatmaps of the main and the adversarial head for `k` joints
@@ -107,8 +108,8 @@ class RegressionDisparity(AdditiveMetric):
 
     Raises:
         TypeError: for anything but floating-point tensors, and a generator or criterion that cannot be called.
-        ValueError: as :func:`adaption.functional.regression_disparity`, and for a criterion that returns no scalar though
-            its ``reduction`` is not ``"none"``.
+        ValueError: as :func:`adaption.functional.regression_disparity`, and for a criterion that returns no scalar
+            though its ``reduction`` is not ``"none"``.
 
     References:
         J. Jiang, Y. Ji, X. Wang, Y. Liu, J. Wang, M. Long: Regressive Domain Adaptation for Unsupervised Keypoint

@@ -17,13 +17,14 @@ class EmaTeacher(AveragedModel):
     .. math:: \theta'_t = \alpha_t \theta'_{t-1} + (1 - \alpha_t) \theta_t, \qquad
               \alpha_t = \alpha \;\text{ or, warming up, }\; \min\Bigl(\alpha, 1 - \frac1{t + 1}\Bigr)
 
-    with the model's weights :math:`\theta_t` after `t` steps and :math:`\theta'_0 = \theta_0`. Call `update` after every
-    step of the optimizer. With warm-up the first :math:`1 / (1 - \alpha)` steps are a plain mean, so that the random
-    start is forgotten early.
+    with the model's weights :math:`\theta_t` after `t` steps and :math:`\theta'_0 = \theta_0`. Call `update` after
+    every step of the optimizer. With warm-up the first :math:`1 / (1 - \alpha)` steps are a plain mean, so that the
+    random start is forgotten early.
 
-    The teacher gives no gradient and keeps none of the model's graph. It is a :class:`torch.optim.swa_utils.AveragedModel`
-    that averages from the first update on, where that class copies; the number of updates and the weights are in
-    ``state_dict``. The model it follows is not part of it, and may hold a metric.
+    The teacher gives no gradient and keeps none of the model's graph. It is a
+    :class:`torch.optim.swa_utils.AveragedModel` that averages from the first update on, where that class copies; the
+    number of updates and the weights are in ``state_dict``. The model it follows is not part of it, and may hold a
+    metric.
 
     Shapes:
         - input and output: those of the model

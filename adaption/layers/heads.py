@@ -115,22 +115,23 @@ class ImageClassifier(TwoHeads):
     ) -> None:
         _checks.count("num_classes", num_classes)
         bottleneck = _bottleneck(backbone, bottleneck_dim, pool_layer, nn.Dropout())
-        heads = [_head(bottleneck_dim, width, num_classes) for _ in range(2)]
-        super().__init__(backbone, bottleneck, *heads, _warm_start() if grl is None else grl, finetune=finetune)
+        head, adv_head = (_head(bottleneck_dim, width, num_classes) for _ in range(2))
+        grl = _warm_start() if grl is None else grl
+        super().__init__(backbone, bottleneck, head, adv_head, grl, finetune=finetune)
 
 
 class ImageRegressor(TwoHeads):
     r"""The network of MDD for regression: backbone, bottleneck, and two regressors, one of them adversarial.
 
-    Outputs lie in 0 to 1, where the disparity of two heads is bounded: bring the factors to that range, or pass heads of
-    another range. A gradient reversal between the bottleneck and the adversarial head,
-    ``WarmStartGradientReversalLayer(alpha=1.0, lo=0.0, hi=0.1, max_iters=1000)``, turns the sign of what comes from there;
-    call `step` after every training step. In training mode the output is that of both heads, in eval mode that of the
-    main one.
+    Outputs lie in 0 to 1, where the disparity of two heads is bounded: bring the factors to that range, or pass heads
+    of another range. A gradient reversal between the bottleneck and the adversarial head,
+    ``WarmStartGradientReversalLayer(alpha=1.0, lo=0.0, hi=0.1, max_iters=1000)``, turns the sign of what comes from
+    there; call `step` after every training step. In training mode the output is that of both heads, in eval mode that
+    of the main one.
 
     Shapes:
-        - input: what the backbone takes; output: :math:`(N, F)` with F = `num_factors`; in training mode a pair of those,
-          of the main and the adversarial head
+        - input: what the backbone takes; output: :math:`(N, F)` with F = `num_factors`; in training mode a pair of
+          those, of the main and the adversarial head
 
     Args:
         backbone: from images to feature vectors or maps, with an attribute ``out_features`` that says their width.
@@ -173,11 +174,11 @@ class ImageRegressor(TwoHeads):
     ) -> None:
         _checks.count("num_factors", num_factors)
         bottleneck = _bottleneck(backbone, bottleneck_dim) if bottleneck is None else bottleneck
-        heads = [
+        head, adv_head = (
             nn.Sequential(_head(bottleneck_dim, width, num_factors), nn.Sigmoid()) if given is None else given
             for given in (head, adv_head)
-        ]
-        super().__init__(backbone, bottleneck, *heads, _warm_start(), finetune=finetune)
+        )
+        super().__init__(backbone, bottleneck, head, adv_head, _warm_start(), finetune=finetune)
 
 
 def _warm_start() -> nn.Module:
@@ -188,8 +189,8 @@ def _bottleneck(backbone: nn.Module, width: int, pool_layer: nn.Module | None = 
     _checks.count("bottleneck_dim", width)
     if not hasattr(backbone, "out_features"):
         msg = (
-            f"`backbone` must say the width of its features in an attribute `out_features`, but {type(backbone).__name__} "
-            "has none. Set it, e.g. `backbone.out_features = 2048` for a ResNet-50."
+            "`backbone` must say the width of its features in an attribute `out_features`, but "
+            f"{type(backbone).__name__} has none. Set it, e.g. `backbone.out_features = 2048` for a ResNet-50."
         )
         raise ValueError(msg)
     in_features = backbone.out_features

@@ -15,8 +15,8 @@ from adaption.layers.gradient_reversal import WarmStartGradientLayer
 class PoseResNet2d(TwoHeads):
     r"""The network of RegDA: backbone, upsampling, and two heads that draw a heatmap for each joint.
 
-    The gradient of the adversarial head reaches the features scaled and *not* reversed: RegDA turns the sign by its choice
-    of heatmaps. In training mode the output is that of both heads, in eval mode that of the main one.
+    The gradient of the adversarial head reaches the features scaled and *not* reversed: RegDA turns the sign by its
+    choice of heatmaps. In training mode the output is that of both heads, in eval mode that of the main one.
 
     Shapes:
         - input: what the backbone takes
@@ -29,7 +29,8 @@ class PoseResNet2d(TwoHeads):
         feature_dim: number of channels that `upsampling` gives.
         num_keypoints: number of joints.
         gl: the layer before the adversarial head, by default
-            ``WarmStartGradientLayer(alpha=1.0, lo=0.0, hi=0.1, max_iters=1000)``; call `step` after every training step.
+            ``WarmStartGradientLayer(alpha=1.0, lo=0.0, hi=0.1, max_iters=1000)``; call `step` after every training
+            step.
         finetune: whether the backbone learns at a tenth of the rate.
         num_head_layers: number of convolutions of each head.
 
@@ -64,9 +65,9 @@ class PoseResNet2d(TwoHeads):
         _checks.count("feature_dim", feature_dim)
         _checks.count("num_keypoints", num_keypoints)
         _checks.count("num_head_layers", num_head_layers)
-        heads = [_heatmap_head(feature_dim, num_keypoints, num_head_layers) for _ in range(2)]
+        head, adv_head = (_heatmap_head(feature_dim, num_keypoints, num_head_layers) for _ in range(2))
         gl = WarmStartGradientLayer(hi=0.1) if gl is None else gl
-        super().__init__(backbone, upsampling, *heads, gl, finetune=finetune)
+        super().__init__(backbone, upsampling, head, adv_head, gl, finetune=finetune)
 
 
 def _heatmap_head(feature_dim: int, num_keypoints: int, num_layers: int) -> nn.Module:
@@ -164,14 +165,14 @@ class PseudoLabelGenerator2d(nn.Module):
 
 
 class JointsKLLoss(nn.Module):
-    r"""Kullback-Leibler divergence from predicted heatmaps to given ones, joint by joint, each a distribution over pixels.
+    r"""Kullback-Leibler divergence from predicted to given heatmaps, each joint's a distribution over the pixels.
 
     .. math::
         \ell_{ik} = w_{ik} \sum_u q_{ik}(u) \log \frac{q_{ik}(u)}{p_{ik}(u)}, \qquad
-        q_{ik} = \frac{h_{ik} + \varepsilon}{\sum_v h_{ik}(v) + \varepsilon}
+        q_{ik} = \frac{h_{ik} + \varepsilon}{\sum_v (h_{ik}(v) + \varepsilon)}
 
-    with the softmax `p` of the prediction over the pixels `u`, the heatmaps `h`, and weights `w`, 1 by default. A heatmap
-    that is 0 everywhere names no place: without :math:`\varepsilon` it counts 0, with a gradient of 0.
+    with the softmax `p` of the prediction over the pixels `u`, the heatmaps `h`, and weights `w`, 1 by default. A
+    heatmap that is 0 everywhere names no place: without :math:`\varepsilon` it counts 0, with a gradient of 0.
 
     Shapes:
         - `output`, `target`: :math:`(N, K, H, W)`; `weight`: :math:`(N, K)` or :math:`(N, K, 1)`
@@ -183,8 +184,8 @@ class JointsKLLoss(nn.Module):
 
     Raises:
         TypeError: for anything but floating-point tensors.
-        ValueError: for empty batches, shapes that differ, weights of another shape, an unknown reduction, and a negative
-            `epsilon`.
+        ValueError: for empty batches, shapes that differ, weights of another shape, an unknown reduction, and a
+            negative `epsilon`.
 
     References:
         J. Jiang, Y. Ji, X. Wang, Y. Liu, J. Wang, M. Long: Regressive Domain Adaptation for Unsupervised Keypoint
@@ -224,7 +225,7 @@ class JointsKLLoss(nn.Module):
         losses = F.kl_div(log_p, q, reduction="none").sum(2)  # (N, K)
         if weight is not None:
             losses = losses * self._weight(weight, losses)
-        return _reduction.value(self.reduction, *_reduction.statistics(self.reduction, losses))  # type: ignore[arg-type]
+        return _reduction.value(self.reduction, *_reduction.statistics(self.reduction, losses))
 
     @staticmethod
     def _weight(weight: Tensor, losses: Tensor) -> Tensor:

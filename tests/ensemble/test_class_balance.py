@@ -16,7 +16,7 @@ from adaption.functional import class_balance_loss
 
 
 def by_loops(predictions: Any) -> float:
-    """French et al. 2018, section 3.4: binary cross entropy of each class's mean, averaged over the classes."""
+    """French et al. 2018: binary cross entropy of each class's mean, averaged over the classes."""
     classes, total = len(predictions[0]), 0.0
     for k in range(classes):
         mean = sum(row[k] for row in predictions) / len(predictions)

@@ -18,7 +18,7 @@ from adaption.functional import consistency_loss, l2_consistency_loss
 
 
 def by_loops(student: Any, teacher: Any, mask: Any) -> float:
-    """French et al. 2018, section 3: squared differences of a sample, masked, over all samples."""
+    """French et al. 2018: squared differences of a sample, masked, over all samples."""
     total = 0.0
     for s, t, keep in zip(student, teacher, mask, strict=True):
         total += keep * sum((a - b) ** 2 for a, b in zip(s, t, strict=True))

@@ -19,7 +19,7 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 def discrepancy_by_loops(p: Any, q: Any) -> float:
-    """Saito et al. 2018, equation (2), and its mean over the samples."""
+    """Saito et al. 2018: the distance of a sample, and its mean over the samples."""
     return float(
         sum(sum(abs(a - b) for a, b in zip(x, y, strict=True)) / len(x) for x, y in zip(p, q, strict=True))
     ) / len(p)

@@ -47,7 +47,7 @@ def probability(adv: Any, main: Any) -> float:
 
 
 def classification_by_loops(batch: list[Any], margin: float, u: Any, v: Any) -> float:
-    """Zhang et al. 2019, equation (30), with a weight for each sample."""
+    """Zhang et al. 2019, the practical form with two cross entropies, and a weight for each sample."""
     source, source_adv, target, target_adv = batch
     total = 0.0
     for y, adv, w in zip(source, source_adv, u, strict=True):

@@ -16,7 +16,7 @@ from adaption.functional import gradient_reversal, unknown_class_binary_cross_en
 
 
 def by_loops(logits: Any, t: float) -> float:
-    """Saito et al. 2018, equation (2), and its mean over the target samples."""
+    """Saito et al. 2018: the adversarial loss of a sample, and its mean over the target samples."""
     total = 0.0
     for row in logits:
         p = math.exp(row[-1]) / sum(math.exp(z) for z in row)

@@ -19,7 +19,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def pseudo_labels_by_loops(prediction: Array, sigma: float) -> tuple[Array, Array]:
-    """Jiang et al. 2021, section 4.3, pixel by pixel."""
+    """Jiang et al. 2021, pixel by pixel."""
     samples, joints, height, width = prediction.shape
     truth = np.zeros_like(prediction)
     for i in range(samples):

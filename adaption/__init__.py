@@ -3,6 +3,9 @@
 One object is the training loss, ``metric(source, target).backward()``, and the log of the epoch, ``metric.compute()``.
 """
 
+from adaption.adversarial.adda import AdversarialDiscriminativeLoss
+from adaption.adversarial.advent import DomainAdversarialEntropyLoss
+from adaption.adversarial.cdan import ConditionalDomainAdversarialLoss
 from adaption.adversarial.dann import DomainAdversarialLoss
 from adaption.ensemble.class_balance import ClassBalanceLoss
 from adaption.ensemble.consistency import ConsistencyLoss, L2ConsistencyLoss
@@ -17,16 +20,25 @@ from adaption.hypothesis.mdd import (
 )
 from adaption.hypothesis.osbp import UnknownClassBinaryCrossEntropy
 from adaption.hypothesis.regda import RegressionDisparity
+from adaption.weighting._evaluation import collect_classification_results
+from adaption.weighting.iwan import ImportanceWeightModule
+from adaption.weighting.pada import AutomaticUpdateClassWeightModule, ClassWeightModule
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdversarialDiscriminativeLoss",
+    "AutomaticUpdateClassWeightModule",
     "BatchSpectralPenalizationLoss",
     "ClassBalanceLoss",
+    "ClassWeightModule",
     "ClassificationMarginDisparityDiscrepancy",
     "ClassifierDiscrepancyLoss",
+    "ConditionalDomainAdversarialLoss",
     "ConsistencyLoss",
+    "DomainAdversarialEntropyLoss",
     "DomainAdversarialLoss",
+    "ImportanceWeightModule",
     "JointMaximumMeanDiscrepancyLoss",
     "L2ConsistencyLoss",
     "MarginDisparityDiscrepancy",
@@ -35,4 +47,5 @@ __all__ = [
     "RegressionDisparity",
     "RegressionMarginDisparityDiscrepancy",
     "UnknownClassBinaryCrossEntropy",
+    "collect_classification_results",
 ]

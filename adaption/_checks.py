@@ -204,3 +204,47 @@ def function(name: str, value: object) -> None:
         what = f"the class {value.__name__}" if inspect.isclass(value) else type(value).__name__
         msg = f"`{name}` must be a Module or another callable, but got {what}. Pass an instance."
         raise TypeError(msg)
+
+
+def columns(name: str, value: Tensor, expected: int, setting: str, repair: str) -> None:
+    """A matrix of the width that a setting has laid down."""
+    if value.shape[1] != expected:
+        msg = f"`{name}` must have {expected} columns, as `{setting}` says, but got shape {shape(value)}. {repair}"
+        raise ValueError(msg)
+
+
+def same_batch(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """Two views of the same samples, on one device."""
+    if len(value) != len(other):
+        msg = (
+            f"`{other_name}` must have as many samples as `{name}` ({len(value)}), but got shape {shape(other)}. "
+            "Pass both of one and the same batch."
+        )
+        raise ValueError(msg)
+    same_device(name, value, other_name, other)
+
+
+def labels(name: str, value: object, num_classes: int | None = None) -> None:
+    """Integer class labels of shape ``(N,)`` or ``(N, 1)``, at least 0 and below `num_classes`."""
+    if not isinstance(value, Tensor):
+        msg = f"`{name}` must be a tensor, but got {type(value).__name__}. Convert it with `torch.as_tensor`."
+        raise TypeError(msg)
+    if value.dtype == torch.bool or value.dtype.is_floating_point or value.dtype.is_complex:
+        msg = f"`{name}` must hold integers, but got {value.dtype}. Convert it with `{name}.long()`."
+        raise TypeError(msg)
+    if value.ndim not in {1, 2} or value.shape[1:].numel() != 1 or not len(value):
+        msg = (
+            f"`{name}` must hold one class per sample, shape (N,) or (N, 1), but got shape {shape(value)}. "
+            "Turn one-hot labels into classes with `.argmax(1)`."
+        )
+        raise ValueError(msg)
+    if torch.compiler.is_compiling():
+        return
+    low, high = int(value.min()), int(value.max())
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        bound = "must not be negative" if num_classes is None else f"must lie between 0 and {num_classes - 1}"
+        msg = (
+            f"`{name}` {bound}, but got labels from {low} to {high}. "
+            "Leave out the samples without a label, or look for a class too many."
+        )
+        raise ValueError(msg)

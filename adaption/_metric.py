@@ -49,7 +49,7 @@ class AdditiveMetric(Metric, ABC):
     """
 
     is_differentiable: ClassVar[bool] = True  # type: ignore[misc]
-    higher_is_better: ClassVar[bool] = False  # type: ignore[misc]
+    higher_is_better: ClassVar[bool | None] = False  # type: ignore[misc]
     full_state_update: ClassVar[bool] = False  # type: ignore[misc]
 
     num_ignored: Tensor

@@ -21,12 +21,17 @@ def check(reduction: str) -> None:
     _checks.option("reduction", reduction, REDUCTIONS)
 
 
+def spread(name: str, weights: Tensor | None, losses: Tensor) -> Tensor:
+    """The weights of samples, by default 1, one for each loss; a dense task has a loss at every position."""
+    if weights is None:
+        return losses.new_ones(()).expand_as(losses)
+    _checks.weights(name, weights, losses)
+    return weights.reshape(-1, *[1] * (losses.ndim - 1)).expand_as(losses)
+
+
 def weighted(name: str, losses: Tensor, weights: Tensor | None) -> Tensor:
     """Per-sample losses times the weights of the samples, which are not normalised."""
-    if weights is None:
-        return losses
-    _checks.weights(name, weights, losses)
-    return losses * weights.reshape(-1, *[1] * (losses.ndim - 1))
+    return losses if weights is None else losses * spread(name, weights, losses)
 
 
 def per_sample(name: str, values: Tensor, outputs: Tensor, need: str | None = None) -> Tensor:

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 import adaption
 from adaption import functional
 from adaption._metric import AdditiveMetric
-from adaption.layers import DomainDiscriminator, JointsKLLoss, PseudoLabelGenerator2d
+from adaption.layers import DomainDiscriminator, JointsKLLoss, PseudoLabelGenerator2d, SegmentationDiscriminator
 
 WIDTH = 6
+CLASSES = 3
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,15 @@ def layers(n: int, m: int) -> tuple[list[Tensor], list[Tensor]]:
 
 def with_weights(n: int, m: int) -> tuple[Any, ...]:
     return *features(n, m), torch.rand(n), torch.rand(m)
+
+
+def logits_and_features(n: int, m: int) -> tuple[Tensor, ...]:
+    (source, target) = features(n, m)
+    return torch.randn(n, CLASSES), source, torch.randn(m, CLASSES), target
+
+
+def images(domain_label: str) -> Callable[[int, int], tuple[Any, ...]]:
+    return lambda n, _: (torch.randn(n, CLASSES, 32, 33), domain_label)
 
 
 def predictions(n: int, _: int) -> tuple[Tensor]:
@@ -107,9 +117,14 @@ def seeded(build: Callable[[], Any]) -> Any:
         return build()
 
 
-def discriminator() -> nn.Module:
+def discriminator(width: int = WIDTH) -> nn.Module:
     """Without batch normalisation and dropout: the value of a sample does not depend on its batch."""
-    module: nn.Module = seeded(lambda: DomainDiscriminator(WIDTH, 8, batch_norm=False))
+    module: nn.Module = seeded(lambda: DomainDiscriminator(width, 8, batch_norm=False))
+    return module
+
+
+def segmentation_discriminator() -> nn.Module:
+    module: nn.Module = seeded(lambda: SegmentationDiscriminator(CLASSES, ndf=2))
     return module
 
 
@@ -133,6 +148,40 @@ def _bsp(metric: Any, *batch: Tensor) -> Tensor:
 def _dann(metric: Any, source: Tensor, target: Tensor, *weights: Tensor) -> Tensor:
     logits = metric.domain_disc(source), metric.domain_disc(target)
     return functional.domain_adversarial_loss(*logits, *weights, reduction=metric.reduction)
+
+
+def _cdan(metric: Any, *batch: Tensor) -> Tensor:
+    logits: list[Tensor] = []
+    weights: list[Tensor] = []
+    for class_logits, features in (batch[:2], batch[2:]):
+        predictions = class_logits.softmax(1).detach()
+        logits.append(metric.domain_disc(metric.joint_map(features, predictions)))
+        weights.append(1 + (predictions * predictions.log()).sum(1).exp())
+    weights = weights if metric.entropy_conditioning else []
+    return functional.conditional_domain_adversarial_loss(*logits, *weights, reduction=metric.reduction)
+
+
+def _adda(_: Any, *batch: Any) -> Tensor:
+    return functional.adversarial_discriminative_loss(*batch)
+
+
+def _advent(metric: Any, logits: Tensor, domain_label: str) -> Tensor:
+    domain_logits = metric.domain_disc(functional.entropy_map(logits))
+    return functional.adversarial_discriminative_loss(domain_logits, domain_label)
+
+
+def _class_weights(metric: Any, target_logits: Tensor) -> Tensor:
+    return functional.class_weights(target_logits, metric.temperature)
+
+
+def cdan(**settings: Any) -> AdditiveMetric:
+    width = settings.get("randomized_dim", WIDTH * CLASSES)
+    metric: AdditiveMetric = seeded(lambda: adaption.ConditionalDomainAdversarialLoss(discriminator(width), **settings))
+    return metric
+
+
+def advent() -> AdditiveMetric:
+    return adaption.DomainAdversarialEntropyLoss(segmentation_discriminator())
 
 
 def _mdd(metric: Any, *batch: Tensor) -> Tensor:
@@ -201,6 +250,60 @@ CASES = [
         _dann,
         paired=True,
         epoch="cat",
+    ),
+    Case("CDAN", cdan, logits_and_features, _cdan, looked_at=(1, 3)),
+    Case("CDAN+E", lambda: cdan(entropy_conditioning=True), logits_and_features, _cdan, looked_at=(1, 3)),
+    Case(
+        "CDAN random",
+        lambda: cdan(randomized=True, num_classes=CLASSES, features_dim=WIDTH, randomized_dim=16),
+        logits_and_features,
+        _cdan,
+        looked_at=(1, 3),
+    ),
+    Case("CDAN sum", lambda: cdan(reduction="sum"), logits_and_features, _cdan, looked_at=(1, 3), paired=True),
+    Case(
+        "CDAN+E sum",
+        lambda: cdan(entropy_conditioning=True, reduction="sum"),
+        logits_and_features,
+        _cdan,
+        looked_at=(1, 3),
+        paired=True,
+    ),
+    Case(
+        "CDAN none",
+        lambda: cdan(reduction="none"),
+        logits_and_features,
+        _cdan,
+        looked_at=(1, 3),
+        paired=True,
+        epoch="cat",
+    ),
+    Case(
+        "CDAN+E none",  # not the batches' values side by side: the weights are normalised over the epoch
+        lambda: cdan(entropy_conditioning=True, reduction="none"),
+        logits_and_features,
+        _cdan,
+        looked_at=(1, 3),
+        paired=True,
+    ),
+    Case(
+        "ADDA source",
+        adaption.AdversarialDiscriminativeLoss,
+        lambda n, _: (torch.randn(n, 1), "source"),
+        _adda,
+        looked_at=(0,),
+    ),
+    Case(
+        "ADDA target",
+        adaption.AdversarialDiscriminativeLoss,
+        lambda n, _: (torch.randn(n), "target"),
+        _adda,
+        looked_at=(0,),
+    ),
+    Case("ADVENT source", advent, images("source"), _advent, looked_at=(0,)),
+    Case("ADVENT target", advent, images("target"), _advent, looked_at=(0,)),
+    Case(
+        "PADA", lambda: adaption.ClassWeightModule(0.5), lambda _, m: (torch.randn(m, CLASSES),), _class_weights, (0,)
     ),
     Case(
         "MCD",

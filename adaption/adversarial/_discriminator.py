@@ -1,13 +1,14 @@
-"""Asking a discriminator, and what its answer must look like."""
+"""Asking a discriminator, what its answer must look like, and the cross entropy of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from adaption import _checks
+from adaption import _checks, _reduction
 from adaption._precision import as_parameters
 
 Discriminator = Callable[[Tensor], Tensor]
@@ -20,8 +21,20 @@ def ask(domain_disc: Discriminator, grl: Discriminator, source: Tensor, target: 
     by itself and so hide the difference between them, and a schedule inside `grl` steps once.
     """
     stacked = grl(torch.cat([source, target]))
-    logits = domain_disc(as_parameters(domain_disc, stacked))
-    return torch.split(domain_logits("domain_disc", logits, stacked), [len(source), len(target)])
+    return torch.split(answer("domain_disc", domain_disc, stacked), [len(source), len(target)])
+
+
+def answer(name: str, discriminator: Discriminator, samples: Tensor) -> Tensor:
+    """The domain logits of one batch, by the discriminator that the caller passed as `name`."""
+    return domain_logits(name, discriminator(as_parameters(discriminator, samples)), samples)
+
+
+def input_width(module: object) -> int | None:
+    """The number of columns that a discriminator takes, where it can be seen from outside."""
+    if isinstance(module, nn.Sequential) and len(module):
+        return input_width(module[0])
+    width = getattr(module, "in_feature", getattr(module, "in_features", None))
+    return width if isinstance(width, int) and width > 0 else None  # a lazy layer says 0
 
 
 def domain_logits(name: str, logits: object, samples: Tensor | None = None) -> Tensor:
@@ -41,3 +54,25 @@ def domain_logits(name: str, logits: object, samples: Tensor | None = None) -> T
         )
         raise ValueError(msg)
     return logits.squeeze(1) if logits.ndim > 1 else logits
+
+
+def domain_losses(source_logits: Tensor, target_logits: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
+    """The cross entropies of both domains, sample by sample, checked for what `reduction` asks of them."""
+    _reduction.check(reduction)
+    source = domain_logits("source_logits", source_logits)
+    target = domain_logits("target_logits", target_logits)
+    _checks.same_layer("source_logits", source, "target_logits", target)
+    if reduction != "mean":
+        _checks.same_size("source_logits", source, "target_logits", target, f'reduction="{reduction}"')
+    return cross_entropy(source, "source"), cross_entropy(target, "target")
+
+
+def check_label(domain_label: str) -> None:
+    """A label names one of the two domains."""
+    _checks.option("domain_label", domain_label, ("source", "target"))
+
+
+def cross_entropy(logits: Tensor, domain_label: str) -> Tensor:
+    """The cross entropy of each domain logit with label 0 for the source and 1 for the target."""
+    # log sigmoid by softplus: exact for logits of any size, where the logarithm of a sigmoid ends at 17
+    return F.softplus(logits if domain_label == "source" else -logits)

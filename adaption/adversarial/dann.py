@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from adaption import _checks, _reduction
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
-from adaption.adversarial._discriminator import Discriminator, ask, domain_logits
+from adaption.adversarial._discriminator import Discriminator, ask, domain_losses
 from adaption.layers.gradient_reversal import GradientReversalLayer
 
 
@@ -75,23 +74,10 @@ def _statistics(
     target_weights: Tensor | None,
     reduction: str,
 ) -> Statistics:
-    _reduction.check(reduction)
-    source = domain_logits("source_logits", source_logits)
-    target = domain_logits("target_logits", target_logits)
-    _checks.same_layer("source_logits", source, "target_logits", target)
-    if reduction != "mean":
-        _checks.same_size("source_logits", source, "target_logits", target, f'reduction="{reduction}"')
-    # log sigmoid by softplus: exact for logits of any size, where the logarithm of a sigmoid ends at 17
-    source_losses = _weighted(0.5 * F.softplus(source), source_weights, "source_weights")
-    target_losses = _weighted(0.5 * F.softplus(-target), target_weights, "target_weights")
+    source, target = domain_losses(source_logits, target_logits, reduction)
+    source_losses = _reduction.weighted("source_weights", 0.5 * source, source_weights)
+    target_losses = _reduction.weighted("target_weights", 0.5 * target, target_weights)
     return _reduction.statistics(reduction, source_losses, target_losses)
-
-
-def _weighted(losses: Tensor, weights: Tensor | None, name: str) -> Tensor:
-    if weights is None:
-        return losses
-    _checks.weights(name, weights, losses)
-    return losses * weights.reshape(-1, *[1] * (losses.ndim - 1))
 
 
 class DomainAdversarialLoss(AdditiveMetric):

@@ -113,12 +113,8 @@ class ClassBalanceLoss(AdditiveMetric):
 
     def _statistics(self, predictions: Tensor) -> Statistics:
         statistics = _statistics(predictions)
-        if predictions.shape[1] != self.num_classes:
-            msg = (
-                f"`predictions` must have `num_classes` ({self.num_classes}) columns, but got shape "
-                f"{_checks.shape(predictions)}. Build the loss for the classifier's number of classes."
-            )
-            raise ValueError(msg)
+        repair = "Build the loss for the classifier's number of classes."
+        _checks.columns("predictions", predictions, self.num_classes, "num_classes", repair)
         return statistics
 
     def _value(self, *statistics: Any) -> Tensor:

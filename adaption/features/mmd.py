@@ -260,7 +260,7 @@ class MaximumMeanDiscrepancyLoss(AdditiveMetric):
         >>> loss = mmd(source, torch.tensor([[3.0, 0.0], [4.0, 0.0], [3.0, 1.0]]))
         >>> loss.backward()
         >>> loss.detach(), mmd.compute()
-        (tensor(1.0000), tensor(1.0000, dtype=torch.float64))
+        (tensor(1.1649), tensor(1.1649, dtype=torch.float64))
     """
 
     plot_lower_bound = 0.0

@@ -1,6 +1,6 @@
 """Plain modules that the losses are used with: gradient reversal, discriminators, maps, teachers and heads."""
 
-from adaption.layers.discriminators import DomainDiscriminator
+from adaption.layers.discriminators import DomainDiscriminator, SegmentationDiscriminator
 from adaption.layers.ema import EmaTeacher
 from adaption.layers.gradient_reversal import (
     GradientReversalLayer,
@@ -9,6 +9,7 @@ from adaption.layers.gradient_reversal import (
 )
 from adaption.layers.heads import ImageClassifier, ImageClassifierHead, ImageRegressor
 from adaption.layers.keypoints import JointsKLLoss, PoseResNet2d, PseudoLabelGenerator2d
+from adaption.layers.maps import MultiLinearMap, RandomizedMultiLinearMap
 
 __all__ = [
     "DomainDiscriminator",
@@ -18,8 +19,11 @@ __all__ = [
     "ImageClassifierHead",
     "ImageRegressor",
     "JointsKLLoss",
+    "MultiLinearMap",
     "PoseResNet2d",
     "PseudoLabelGenerator2d",
+    "RandomizedMultiLinearMap",
+    "SegmentationDiscriminator",
     "WarmStartGradientLayer",
     "WarmStartGradientReversalLayer",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor, nn
 
 from adaption import _checks
@@ -66,4 +68,62 @@ class DomainDiscriminator(nn.Module):
             )
             raise ValueError(msg)
         logits: Tensor = self.layers(features)
+        return logits
+
+
+class SegmentationDiscriminator(nn.Module):
+    """Five strided convolutions and one logit per patch: does this map of entropies come from the target?
+
+    Each convolution halves the image; leaky rectifiers lie between them. A logit looks at a patch of 94 x 94 pixels.
+
+    Shapes:
+        - input: :math:`(N, C, H, W)` with `C` = `num_classes`, height and width at least 32
+        - output: :math:`(N, 1, H / 32, W / 32)`, rounded down
+
+    Args:
+        num_classes: number of channels.
+        ndf: number of features after the first convolution; each of the next three doubles it.
+
+    Raises:
+        TypeError: if a width is no integer, and for anything but a floating-point tensor.
+        ValueError: if a width is below 1, for another number of channels, and for an image below 32 x 32.
+
+    References:
+        T.-H. Vu, H. Jain, M. Bucher, M. Cord, P. Pérez: ADVENT: Adversarial Entropy Minimization for Domain Adaptation
+        in Semantic Segmentation. CVPR 2019. https://arxiv.org/abs/1811.12833
+
+    Example:
+        >>> import torch
+        >>> from adaption.layers import SegmentationDiscriminator
+        >>> SegmentationDiscriminator(num_classes=19, ndf=8)(torch.rand(2, 19, 64, 100)).shape
+        torch.Size([2, 1, 2, 3])
+    """
+
+    def __init__(self, num_classes: int, ndf: int = 64) -> None:
+        _checks.count("num_classes", num_classes)
+        _checks.count("ndf", ndf)
+        super().__init__()
+        self.num_classes = num_classes
+        widths = [num_classes, ndf, 2 * ndf, 4 * ndf, 8 * ndf]
+        layers: list[nn.Module] = []
+        for width, wider in itertools.pairwise(widths):
+            layers += [nn.Conv2d(width, wider, kernel_size=4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, kernel_size=4, stride=2, padding=1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return one logit per patch, positive for the target."""
+        _checks.batch("maps", maps)
+        if maps.ndim != 4 or maps.shape[1] != self.num_classes:
+            msg = (
+                f"`maps` must have shape (N, {self.num_classes}, H, W), as `num_classes` says, but got shape "
+                f"{_checks.shape(maps)}. Build the discriminator for the classes of the network it looks at."
+            )
+            raise ValueError(msg)
+        if min(maps.shape[2:]) < 32:
+            msg = (
+                f"`maps` must be at least 32 x 32, which five halvings take to one logit, but got shape "
+                f"{_checks.shape(maps)}. Enlarge the logits first, e.g. with `F.interpolate(logits, scale_factor=2)`."
+            )
+            raise ValueError(msg)
+        logits: Tensor = self.layers(maps)
         return logits

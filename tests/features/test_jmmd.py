@@ -99,7 +99,7 @@ def test_weights_of_zero_leave_samples_out() -> None:
 
 
 def test_thetas_are_trained_saved_and_play_against_the_features() -> None:
-    theta = nn.Sequential(GradientReversalLayer(), nn.Linear(3, 3, dtype=torch.float64))
+    theta = nn.Sequential(GradientReversalLayer(), nn.Linear(3, 3, dtype=torch.float64), GradientReversalLayer())
     metric = JointMaximumMeanDiscrepancyLoss(thetas=[theta, nn.Identity(), nn.Identity()])
     source, target = draw(6, 6)
     source[0].requires_grad_()
@@ -108,9 +108,11 @@ def test_thetas_are_trained_saved_and_play_against_the_features() -> None:
     assert {name for name, _ in metric.named_parameters()} == {"thetas.0.1.weight", "thetas.0.1.bias"}
     assert {"thetas.0.1.weight", "thetas.0.1.bias"} <= set(metric.state_dict())
     assert source[0].grad is not None
-    with torch.no_grad():  # a descent step of the reversed gradient on the features raises the discrepancy
-        moved = [source[0] - 0.1 * source[0].grad, *source[1:]]
-        assert metric(moved, target) > before
+    # a descent step of each player alone: the features lower the value, the theta raises it
+    with torch.no_grad():
+        assert metric([source[0] - 0.1 * source[0].grad, *source[1:]], target) < before
+        torch.optim.SGD(metric.parameters(), lr=0.1).step()
+        assert metric(source, target) > before
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, KeysView, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar, cast
 
 import torch
@@ -28,6 +28,7 @@ from adaption._distributed import gather
 Statistics = tuple[Any, ...]
 
 _NAN_STRATEGIES = ("disable", "error", "warn", "ignore")
+_AS_IS = nullcontext()
 _COUNT_KEY = "_update_count"
 
 
@@ -102,7 +103,7 @@ class AdditiveMetric(Metric, ABC):
         statistics = self._statistics(*args, **kwargs)
         value = self._value(*statistics)
         self._accumulate(statistics, value)
-        self._forward_cache = value.detach()
+        self.__dict__["_forward_cache"] = value.detach()  # past Module.__setattr__, which costs as much as an addition
         return value
 
     def compute(self) -> Tensor:
@@ -121,16 +122,16 @@ class AdditiveMetric(Metric, ABC):
                 "Call `unsync()` first."
             )
             raise TorchMetricsUserError(msg)
-        if torch.is_inference_mode_enabled():  # states made in inference mode could not be used outside of it
-            with torch.inference_mode(mode=False), torch.no_grad():
-                return self._accumulate(statistics, value)
         states = self.__dict__
-        changed: dict[str, Tensor] = {}
-        if self.nan_strategy != "disable" and self._left_out(statistics, value):
-            changed["num_ignored"] = self.num_ignored + 1
-        else:
-            for name, statistic in zip(self._statistic_names, statistics, strict=True):
-                changed[name] = self._added(states[name], statistic)
+        # states made in inference mode could not be used outside of it
+        with torch.inference_mode(mode=False) if torch.is_inference_mode_enabled() else _AS_IS, torch.no_grad():
+            if self.nan_strategy != "disable" and self._left_out(statistics, value):
+                changed = {"num_ignored": self.num_ignored + 1}
+            else:
+                changed = {
+                    name: self._added(states[name], statistic)
+                    for name, statistic in zip(self._statistic_names, statistics, strict=True)
+                }
         for name, new in changed.items():
             if isinstance(states[name], list):
                 states[name].append(new)
@@ -138,10 +139,9 @@ class AdditiveMetric(Metric, ABC):
                 states[name] = new
         states["_update_count"] += 1
         states["_computed"] = None
-        return None
 
     def _added(self, state: Tensor | list[Tensor], statistic: Tensor | int) -> Tensor:
-        """Return the new sum, or the new item of a list of samples, without the statistic's graph."""
+        """Return the new sum, or the new item of a list of samples."""
         if isinstance(statistic, int):
             return cast("Tensor", state) + statistic
         if statistic.device != self.num_ignored.device:
@@ -151,7 +151,8 @@ class AdditiveMetric(Metric, ABC):
             )
             raise ValueError(msg)
         if isinstance(state, Tensor):
-            return state + statistic.detach().to(state.dtype)
+            # a scalar takes the precision of the state, but a vector would take its own
+            return state + (statistic.to(state.dtype) if statistic.ndim else statistic)
         return statistic.detach().cpu() if self.compute_on_cpu else statistic.detach().clone()
 
     def _left_out(self, statistics: Statistics, value: Tensor | None) -> bool:

@@ -20,9 +20,11 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        device_type = _device_type(args)
-        args = cast("Any", tuple(_at_least_float32(arg) for arg in args))
-        kwargs = cast("Any", {name: _at_least_float32(arg) for name, arg in kwargs.items()})
+        tensors = _tensors((*args, *kwargs.values()))
+        if any(tensor.dtype in _HALF for tensor in tensors):
+            args = cast("Any", _at_least_float32(args))
+            kwargs = cast("Any", {name: _at_least_float32(arg) for name, arg in kwargs.items()})
+        device_type = tensors[0].device.type if tensors else "cpu"
         if not torch.is_autocast_enabled(device_type):
             return function(*args, **kwargs)
         with torch.autocast(device_type, enabled=False):
@@ -31,19 +33,20 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def _device_type(args: Iterable[Any]) -> str:
+def _tensors(args: Iterable[Any]) -> list[Tensor]:
+    found: list[Tensor] = []
     for arg in args:
         if isinstance(arg, Tensor):
-            return arg.device.type
-        if isinstance(arg, (list, tuple)):
-            return _device_type(arg)
-    return "cpu"
+            found.append(arg)
+        elif isinstance(arg, (list, tuple)):
+            found += _tensors(arg)
+    return found
 
 
 def _at_least_float32(arg: Any) -> Any:
     if isinstance(arg, Tensor):
         return arg.float() if arg.dtype in _HALF else arg
-    return type(arg)(_at_least_float32(item) for item in arg) if type(arg) in (list, tuple) else arg
+    return type(arg)(map(_at_least_float32, arg)) if type(arg) in (list, tuple) else arg
 
 
 def as_parameters(module: object, features: Tensor) -> Tensor:

@@ -14,14 +14,15 @@ from adaption._precision import as_parameters
 Discriminator = Callable[[Tensor], Tensor]
 
 
-def ask(domain_disc: Discriminator, grl: Discriminator, source: Tensor, target: Tensor) -> tuple[Tensor, ...]:
+def ask(domain_disc: Discriminator, grl: Discriminator, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """The domain logits of both batches, seen through the gradient reversal.
 
     The batches go through the discriminator as one, so that a batch normalisation inside cannot normalise each domain
     by itself and so hide the difference between them, and a schedule inside `grl` steps once.
     """
     stacked = grl(torch.cat([source, target]))
-    return torch.split(answer("domain_disc", domain_disc, stacked), [len(source), len(target)])
+    logits = answer("domain_disc", domain_disc, stacked)
+    return logits[: len(source)], logits[len(source) :]
 
 
 def answer(name: str, discriminator: Discriminator, samples: Tensor) -> Tensor:

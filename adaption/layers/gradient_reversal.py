@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
 
 from adaption import _checks
 
@@ -44,27 +41,12 @@ def gradient_reversal(features: Tensor, grad_weight: float | Tensor = 1.0) -> Te
     """
     if not isinstance(features, Tensor) or features.numel():
         _checks.tensor("features", features)
-    if not isinstance(grad_weight, Tensor):
+    if isinstance(grad_weight, Tensor):
+        grad_weight = grad_weight.to(features.dtype)
+    else:
         _checks.number("grad_weight", grad_weight)
-    reversed_features: Tensor = _ScaledGradient.apply(features, -grad_weight)
-    return reversed_features
-
-
-class _ScaledGradient(Function):
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(features: Tensor, _factor: float | Tensor) -> Tensor:
-        return features.view_as(features)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], _output: Tensor) -> None:
-        ctx.factor = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
-        factor = ctx.factor
-        return outer[0] * (factor.to(outer[0].dtype) if isinstance(factor, Tensor) else factor), None
+    # x + w (x' - x) is x to the bit where x' = x, and its derivative by x' is w: exact, and any transform may have it
+    return torch.lerp(features.detach(), features, -grad_weight)
 
 
 class GradientReversalLayer(nn.Module):

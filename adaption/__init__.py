@@ -7,9 +7,19 @@ from adaption.adversarial.adda import AdversarialDiscriminativeLoss
 from adaption.adversarial.advent import DomainAdversarialEntropyLoss
 from adaption.adversarial.cdan import ConditionalDomainAdversarialLoss
 from adaption.adversarial.dann import DomainAdversarialLoss
+from adaption.ensemble.class_balance import ClassBalanceLoss
+from adaption.ensemble.consistency import ConsistencyLoss, L2ConsistencyLoss
 from adaption.features.bsp import BatchSpectralPenalizationLoss
 from adaption.features.jmmd import JointMaximumMeanDiscrepancyLoss
 from adaption.features.mmd import MaximumMeanDiscrepancyLoss
+from adaption.hypothesis.mcd import ClassifierDiscrepancyLoss, MarginalEntropyLoss
+from adaption.hypothesis.mdd import (
+    ClassificationMarginDisparityDiscrepancy,
+    MarginDisparityDiscrepancy,
+    RegressionMarginDisparityDiscrepancy,
+)
+from adaption.hypothesis.osbp import UnknownClassBinaryCrossEntropy
+from adaption.hypothesis.regda import RegressionDisparity
 from adaption.weighting._evaluation import collect_classification_results
 from adaption.weighting.iwan import ImportanceWeightModule
 from adaption.weighting.pada import AutomaticUpdateClassWeightModule, ClassWeightModule
@@ -20,12 +30,22 @@ __all__ = [
     "AdversarialDiscriminativeLoss",
     "AutomaticUpdateClassWeightModule",
     "BatchSpectralPenalizationLoss",
+    "ClassBalanceLoss",
     "ClassWeightModule",
+    "ClassificationMarginDisparityDiscrepancy",
+    "ClassifierDiscrepancyLoss",
     "ConditionalDomainAdversarialLoss",
+    "ConsistencyLoss",
     "DomainAdversarialEntropyLoss",
     "DomainAdversarialLoss",
     "ImportanceWeightModule",
     "JointMaximumMeanDiscrepancyLoss",
+    "L2ConsistencyLoss",
+    "MarginDisparityDiscrepancy",
+    "MarginalEntropyLoss",
     "MaximumMeanDiscrepancyLoss",
+    "RegressionDisparity",
+    "RegressionMarginDisparityDiscrepancy",
+    "UnknownClassBinaryCrossEntropy",
     "collect_classification_results",
 ]

@@ -86,6 +86,56 @@ def same_size(source_name: str, source: Tensor, target_name: str, target: Tensor
         raise ValueError(msg)
 
 
+def same_shape(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
+    """Two outputs for the same samples, entry by entry."""
+    if value.shape != other.shape:
+        msg = (
+            f"`{other_name}` must have the shape of `{name}` {shape(value)}, but got shape {shape(other)}. "
+            "Pass two outputs for the same batch."
+        )
+        raise ValueError(msg)
+    same_device(name, value, other_name, other)
+
+
+def probabilities(name: str, value: object) -> None:
+    """Shape ``(N, C, ..)``, nothing negative, and sum 1 over the classes."""
+    batch(name, value)
+    value = cast("Tensor", value)
+    if torch.compiler.is_compiling():
+        return
+    sums = value.sum(1)
+    # rounding to half precision moves a sum by less than 0.01; comparisons with NaN are false and let it pass
+    if bool((value < 0).any() | ((sums - 1).abs() > 0.01).any()):
+        msg = (
+            f"`{name}` must hold probabilities, none negative and with sum 1 over the classes, but its smallest entry "
+            f"is {float(value.min()):g} and its sums lie between {float(sums.min()):g} and {float(sums.max()):g}. "
+            "Turn logits into probabilities with `.softmax(1)`."
+        )
+        raise ValueError(msg)
+
+
+def logits(name: str, value: object) -> None:
+    """Shape ``(N, C, ..)`` with at least two classes, and not what only probabilities look like."""
+    batch(name, value)
+    value = cast("Tensor", value)
+    if value.shape[1] < 2:
+        msg = (
+            f"`{name}` must hold the logits of at least 2 classes, shape (N, C, ..), but got shape {shape(value)}. "
+            "With a single class every probability is 1."
+        )
+        raise ValueError(msg)
+    if torch.compiler.is_compiling() or not bool(value.amin() >= 0):  # as logits nearly always are
+        return
+    sums = value.sum(1)
+    # the logits of a single sample may have sum 1 by chance
+    if sums.numel() > 1 and bool(((sums - 1).abs() < 1e-5).all()):
+        msg = (
+            f"`{name}` must hold logits, but no entry is negative and all sums over the classes are 1, as those of "
+            "probabilities. Pass what comes before the softmax."
+        )
+        raise ValueError(msg)
+
+
 def weights(name: str, value: object, samples: Tensor) -> None:
     """One finite, non-negative weight for each of `samples`, of shape ``(N,)`` or ``(N, 1)``."""
     tensor(name, value)
@@ -120,13 +170,16 @@ def option(name: str, value: object, allowed: Sequence[str]) -> None:
         raise ValueError(msg)
 
 
-def number(name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf) -> None:
+def number(
+    name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf, at_most: float = math.inf
+) -> None:
     """A finite real number within its bounds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         msg = f"`{name}` must be a number, but got {type(value).__name__}. Pass a Python int or float."
         raise TypeError(msg)
-    if not (math.isfinite(value) and value > above and value >= at_least):
+    if not (math.isfinite(value) and above < value and at_least <= value <= at_most):
         bound = f" above {above:g}" if above > -math.inf else f" of at least {at_least:g}" * (at_least > -math.inf)
+        bound += f" and at most {at_most:g}" * (at_most < math.inf)
         msg = f"`{name}` must be a finite number{bound}, but got {value!r}. Look for a division by zero or a typo."
         raise ValueError(msg)
 

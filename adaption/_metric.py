@@ -347,4 +347,7 @@ def _on(device: torch.device, state: Any) -> Any:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, functools.partial):  # its own repr holds an address, which differs from process to process
+        settings = [*map(_shown, value.args), *(f"{name}={_shown(item)}" for name, item in value.keywords.items())]
+        return f"{_shown(value.func)}({', '.join(settings)})"
     return value.__name__ if inspect.isroutine(value) else repr(value)

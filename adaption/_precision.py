@@ -56,3 +56,12 @@ def as_parameters(module: object, features: Tensor) -> Tensor:
         if parameter is not None:
             return features.to(parameter.dtype)
     return features
+
+
+def log_probability(probabilities: Tensor) -> Tensor:
+    """The logarithm of probabilities that may be exactly 0, finite and with a finite gradient.
+
+    It is that of float32's smallest normal number at least, in every dtype: the value of a batch in float32 and that of
+    the epoch in float64 are to agree.
+    """
+    return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()

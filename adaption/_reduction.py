@@ -8,19 +8,55 @@ from __future__ import annotations
 
 import functools
 import operator
+from typing import Any
 
 from torch import Tensor
 
-from adaption._checks import option
+from adaption import _checks
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
 def check(reduction: str) -> None:
-    option("reduction", reduction, REDUCTIONS)
+    _checks.option("reduction", reduction, REDUCTIONS)
 
 
-def statistics(reduction: str, *domains: Tensor) -> tuple[Tensor | int, ...]:
+def spread(name: str, weights: Tensor | None, losses: Tensor) -> Tensor:
+    """The weights of samples, by default 1, one for each loss; a dense task has a loss at every position."""
+    if weights is None:
+        return losses.new_ones(()).expand_as(losses)
+    _checks.weights(name, weights, losses)
+    return weights.reshape(-1, *[1] * (losses.ndim - 1)).expand_as(losses)
+
+
+def weighted(name: str, losses: Tensor, weights: Tensor | None) -> Tensor:
+    """Per-sample losses times the weights of the samples, which are not normalised."""
+    return losses if weights is None else losses * spread(name, weights, losses)
+
+
+def per_sample(name: str, values: Tensor, outputs: Tensor, need: str | None = None) -> Tensor:
+    """What a measure given by the user says of `outputs` ``(N, C, ..)``, as one value per sample ``(N, ..)``.
+
+    A value per element is averaged over `C`; a scalar, already a mean, stands for every sample, unless somebody, named
+    by `need`, has to tell the samples apart.
+    """
+    _checks.tensor(name, values)
+    samples = outputs.shape[:1] + outputs.shape[2:]
+    if values.ndim == 0 and need is None:
+        return values.expand(samples)
+    if values.shape == outputs.shape:
+        return values.mean(1)
+    if values.shape in (samples, samples[:1]):
+        return values
+    reason = "or a scalar" if need is None else f"for {need}"
+    msg = (
+        f"`{name}` must return one value per sample {tuple(samples)} or per element {tuple(outputs.shape)} {reason}, "
+        f'but returned shape {_checks.shape(values)}. Let it keep samples apart, e.g. with `reduction="none"`.'
+    )
+    raise ValueError(msg)
+
+
+def statistics(reduction: str, *domains: Tensor) -> tuple[Any, ...]:
     """The additive statistics of the per-sample losses of one or two domains, each of shape ``(N, ..)``."""
     if reduction == "none":
         return (functools.reduce(operator.add, domains),)

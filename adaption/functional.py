@@ -4,21 +4,43 @@ from adaption.adversarial.adda import adversarial_discriminative_loss
 from adaption.adversarial.advent import entropy_map
 from adaption.adversarial.cdan import conditional_domain_adversarial_loss
 from adaption.adversarial.dann import domain_adversarial_loss
+from adaption.ensemble.class_balance import class_balance_loss
+from adaption.ensemble.consistency import consistency_loss, l2_consistency_loss
 from adaption.features.bsp import batch_spectral_penalization
 from adaption.features.jmmd import joint_maximum_mean_discrepancy
 from adaption.features.mmd import maximum_mean_discrepancy, median_bandwidth
+from adaption.hypothesis.mcd import classifier_discrepancy, marginal_entropy
+from adaption.hypothesis.mdd import (
+    classification_margin_disparity_discrepancy,
+    margin_disparity_discrepancy,
+    regression_margin_disparity_discrepancy,
+    shift_log,
+)
+from adaption.hypothesis.osbp import unknown_class_binary_cross_entropy
+from adaption.hypothesis.regda import regression_disparity
 from adaption.layers.gradient_reversal import gradient_reversal
 from adaption.weighting.pada import class_weights
 
 __all__ = [
     "adversarial_discriminative_loss",
     "batch_spectral_penalization",
+    "class_balance_loss",
     "class_weights",
+    "classification_margin_disparity_discrepancy",
+    "classifier_discrepancy",
     "conditional_domain_adversarial_loss",
+    "consistency_loss",
     "domain_adversarial_loss",
     "entropy_map",
     "gradient_reversal",
     "joint_maximum_mean_discrepancy",
+    "l2_consistency_loss",
+    "margin_disparity_discrepancy",
+    "marginal_entropy",
     "maximum_mean_discrepancy",
     "median_bandwidth",
+    "regression_disparity",
+    "regression_margin_disparity_discrepancy",
+    "shift_log",
+    "unknown_class_binary_cross_entropy",
 ]

@@ -25,7 +25,7 @@ autodoc_default_options = {"members": True, "exclude-members": "extra_repr,forwa
 napoleon_custom_sections = [("Shapes", "params_style"), "Output", "Inputs of `update` and `forward`"]
 # Other projects' pages are named in the text and not linked, so that the docs build without a network.
 ELSEWHERE = "torch|torchmetrics|nn|Tensor|optional|typing|Any|collections"
-ALIASES = r"Bandwidth$|Discriminator$|adaption\._"
+ALIASES = r"Bandwidth$|Criterion$|Discriminator$|Disparity$|Distance$|Generator$|adaption\._"
 nitpick_ignore_regex = [("py:.*", f"({ELSEWHERE}|{ALIASES}).*")]
 
 doctest_test_doctest_blocks = "default"

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import adaption
 from adaption import functional
 from adaption._metric import AdditiveMetric
-from adaption.layers import DomainDiscriminator, SegmentationDiscriminator
+from adaption.layers import DomainDiscriminator, JointsKLLoss, PseudoLabelGenerator2d, SegmentationDiscriminator
 
 WIDTH = 6
 CLASSES = 3
@@ -66,6 +67,48 @@ def logits_and_features(n: int, m: int) -> tuple[Tensor, ...]:
 
 def images(domain_label: str) -> Callable[[int, int], tuple[Any, ...]]:
     return lambda n, _: (torch.randn(n, CLASSES, 32, 33), domain_label)
+
+
+def predictions(n: int, _: int) -> tuple[Tensor]:
+    return (torch.randn(n, WIDTH).softmax(1),)
+
+
+def two_predictions(n: int, _: int) -> tuple[Tensor, Tensor]:
+    return (*predictions(n, n), *predictions(n, n))
+
+
+def masked_predictions(n: int, _: int) -> tuple[Tensor, Tensor, Tensor]:
+    return *two_predictions(n, n), torch.arange(n) % 2 == 0
+
+
+def logits(n: int, _: int) -> tuple[Tensor]:
+    return (torch.randn(n, WIDTH),)
+
+
+def heads(n: int, m: int) -> tuple[Tensor, ...]:
+    """The outputs of a main and an adversarial head on both domains."""
+    return *features(n, n), *features(m, m)
+
+
+def dense_heads(n: int, m: int) -> tuple[Tensor, ...]:
+    return tuple(torch.randn(size, WIDTH, 2, 3) for size in (n, n, m, m))
+
+
+def weighted_heads(n: int, m: int) -> tuple[Tensor, ...]:
+    return *heads(n, m), torch.rand(n), torch.rand(m, 1)
+
+
+def heatmaps(n: int, _: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(n, 3, 8, 7), torch.randn(n, 3, 8, 7)
+
+
+def weighted_heatmaps(n: int, _: int) -> tuple[Tensor, Tensor, Tensor]:
+    return *heatmaps(n, n), torch.rand(n, 3)
+
+
+def cosine(left: Tensor, right: Tensor) -> Tensor:
+    """A measure with one value per sample."""
+    return 1 - F.cosine_similarity(left, right, dim=1)
 
 
 def seeded(build: Callable[[], Any]) -> Any:
@@ -139,6 +182,29 @@ def cdan(**settings: Any) -> AdditiveMetric:
 
 def advent() -> AdditiveMetric:
     return adaption.DomainAdversarialEntropyLoss(segmentation_discriminator())
+
+
+def _mdd(metric: Any, *batch: Tensor) -> Tensor:
+    settings: dict[str, Any] = {"margin": metric.margin, "reduction": metric.reduction}
+    if isinstance(metric, adaption.ClassificationMarginDisparityDiscrepancy):
+        return functional.classification_margin_disparity_discrepancy(*batch, **settings)
+    if isinstance(metric, adaption.RegressionMarginDisparityDiscrepancy):
+        settings["loss_function"] = metric.loss_function
+        return functional.regression_margin_disparity_discrepancy(*batch, **settings)
+    settings |= {"source_disparity": metric.source_disparity, "target_disparity": metric.target_disparity}
+    return functional.margin_disparity_discrepancy(*batch, **settings)
+
+
+def _regda(metric: Any, *batch: Any) -> Tensor:
+    modules = {"pseudo_label_generator": metric.pseudo_label_generator, "criterion": metric.criterion}
+    return functional.regression_disparity(*batch, **modules)
+
+
+def _consistency(metric: Any, *batch: Tensor) -> Tensor:
+    if isinstance(metric, adaption.L2ConsistencyLoss):
+        return functional.l2_consistency_loss(*batch, reduction=metric.reduction)
+    settings = {"distance_measure": metric.distance_measure, "reduction": metric.reduction}
+    return functional.consistency_loss(*batch, **settings)
 
 
 def _thetas() -> list[nn.Module]:
@@ -238,6 +304,80 @@ CASES = [
     Case("ADVENT target", advent, images("target"), _advent, looked_at=(0,)),
     Case(
         "PADA", lambda: adaption.ClassWeightModule(0.5), lambda _, m: (torch.randn(m, CLASSES),), _class_weights, (0,)
+    ),
+    Case(
+        "MCD",
+        adaption.ClassifierDiscrepancyLoss,
+        two_predictions,
+        lambda _, *batch: functional.classifier_discrepancy(*batch),
+    ),
+    Case(
+        "MCD marginal entropy",
+        adaption.MarginalEntropyLoss,
+        predictions,
+        lambda _, *batch: functional.marginal_entropy(*batch),
+        looked_at=(0,),
+    ),
+    Case("MDD scalar", lambda: adaption.MarginDisparityDiscrepancy(F.mse_loss, F.l1_loss), heads, _mdd),
+    Case("MDD samples", lambda: adaption.MarginDisparityDiscrepancy(cosine, cosine, 2), weighted_heads, _mdd),
+    Case("MDD sum", lambda: adaption.MarginDisparityDiscrepancy(cosine, cosine, 2, "sum"), heads, _mdd, paired=True),
+    Case("MDD", adaption.ClassificationMarginDisparityDiscrepancy, heads, _mdd, looked_at=(1, 3)),
+    Case(
+        "MDD weighted",
+        lambda: adaption.ClassificationMarginDisparityDiscrepancy(2.0),
+        weighted_heads,
+        _mdd,
+        looked_at=(1, 3),
+    ),
+    Case("MDD dense", adaption.ClassificationMarginDisparityDiscrepancy, dense_heads, _mdd, looked_at=(1, 3)),
+    Case(
+        "MDD none",
+        lambda: adaption.ClassificationMarginDisparityDiscrepancy(4.0, "none"),
+        heads,
+        _mdd,
+        looked_at=(1, 3),
+        paired=True,
+        epoch="cat",
+    ),
+    Case(
+        "MDD regression",
+        lambda: adaption.RegressionMarginDisparityDiscrepancy(2.0, F.smooth_l1_loss),
+        weighted_heads,
+        _mdd,
+        looked_at=(1, 3),
+    ),
+    Case(
+        "RegDA",
+        lambda: adaption.RegressionDisparity(PseudoLabelGenerator2d(3, 8, 7, 1), JointsKLLoss(epsilon=1e-4)),
+        heatmaps,
+        _regda,
+        looked_at=(1,),
+    ),
+    Case(
+        "RegDA weighted",
+        lambda: adaption.RegressionDisparity(PseudoLabelGenerator2d(3, 8, 7), JointsKLLoss("sum")),
+        weighted_heatmaps,
+        _regda,
+        looked_at=(1,),
+    ),
+    Case(
+        "OSBP",
+        lambda: adaption.UnknownClassBinaryCrossEntropy(0.3),
+        logits,
+        lambda metric, batch: functional.unknown_class_binary_cross_entropy(batch, metric.t),
+        looked_at=(0,),
+    ),
+    Case("consistency scalar", lambda: adaption.ConsistencyLoss(F.l1_loss), two_predictions, _consistency),
+    Case("consistency masked", lambda: adaption.ConsistencyLoss(cosine), masked_predictions, _consistency),
+    Case("consistency L2", adaption.L2ConsistencyLoss, masked_predictions, _consistency),
+    Case("consistency L2 sum", lambda: adaption.L2ConsistencyLoss("sum"), two_predictions, _consistency),
+    Case("consistency L2 none", lambda: adaption.L2ConsistencyLoss("none"), two_predictions, _consistency, epoch="cat"),
+    Case(
+        "class balance",
+        lambda: adaption.ClassBalanceLoss(WIDTH),
+        predictions,
+        lambda _, *batch: functional.class_balance_loss(*batch),
+        looked_at=(0,),
     ),
 ]
 

@@ -271,11 +271,7 @@ def test_accumulation_loses_nothing() -> None:
 @every_loss
 def test_sync_on_step_is_refused(case: Case) -> None:
     with pytest.raises(ValueError, match="`dist_sync_on_step` must be False"):
-        type(case.build())(dist_sync_on_step=True, **_arguments(case.build()))
-
-
-def _arguments(metric: AdditiveMetric) -> dict[str, Any]:
-    return {"domain_disc": metric.domain_disc} if hasattr(metric, "domain_disc") else {}
+        type(case.build())(dist_sync_on_step=True, **_settings(case.build()))
 
 
 @every_loss
@@ -352,7 +348,7 @@ def test_repr_shows_the_settings(case: Case) -> None:
     for name in ("num_kernels", "reduction", "estimator", "num_singular_values", "randomized", "temperature"):
         if hasattr(metric, name):
             assert f"{name}={getattr(metric, name)!r}" in repr(metric)
-    assert "nan_strategy='warn'" in repr(type(metric)(nan_strategy="warn", **_arguments(metric)))
+    assert "nan_strategy='warn'" in repr(type(metric)(nan_strategy="warn", **_settings(metric)))
 
 
 @every_loss

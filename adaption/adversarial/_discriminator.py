@@ -77,11 +77,3 @@ def cross_entropy(logits: Tensor, domain_label: str) -> Tensor:
     """The cross entropy of each domain logit with label 0 for the source and 1 for the target."""
     # log sigmoid by softplus: exact for logits of any size, where the logarithm of a sigmoid ends at 17
     return F.softplus(logits if domain_label == "source" else -logits)
-
-
-def spread(name: str, weights: Tensor | None, losses: Tensor) -> Tensor:
-    """The weights of samples, by default 1, one for each loss; a dense task has a loss at every position."""
-    if weights is None:
-        return losses.new_ones(()).expand_as(losses)
-    _checks.weights(name, weights, losses)
-    return weights.reshape(-1, *[1] * (losses.ndim - 1)).expand_as(losses)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from adaption import _checks, _reduction
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
-from adaption.adversarial._discriminator import Discriminator, ask, domain_losses, input_width, spread
+from adaption.adversarial._discriminator import Discriminator, ask, domain_losses, input_width
 from adaption.adversarial._entropy import entropy_terms
 from adaption.layers.gradient_reversal import GradientReversalLayer
 from adaption.layers.maps import MultiLinearMap, RandomizedMultiLinearMap
@@ -79,7 +79,8 @@ def _statistics(
     source, target = domain_losses(source_logits, target_logits, reduction)
     if source_weights is None and target_weights is None:
         return _reduction.statistics(reduction, 0.5 * source, 0.5 * target)
-    w_s, w_t = spread("source_weights", source_weights, source), spread("target_weights", target_weights, target)
+    w_s = _reduction.spread("source_weights", source_weights, source)
+    w_t = _reduction.spread("target_weights", target_weights, target)
     if reduction == "none":
         return w_s * source + w_t * target, w_s + w_t
     return (w_s * source).sum() + (w_t * target).sum(), w_s.sum() + w_t.sum(), source.numel()

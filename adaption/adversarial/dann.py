@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from adaption import _checks, _reduction
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
-from adaption.adversarial._discriminator import Discriminator, ask, domain_losses, spread
+from adaption.adversarial._discriminator import Discriminator, ask, domain_losses
 from adaption.layers.gradient_reversal import GradientReversalLayer
 
 
@@ -75,13 +75,9 @@ def _statistics(
     reduction: str,
 ) -> Statistics:
     source, target = domain_losses(source_logits, target_logits, reduction)
-    source_losses = _weighted(0.5 * source, source_weights, "source_weights")
-    target_losses = _weighted(0.5 * target, target_weights, "target_weights")
+    source_losses = _reduction.weighted("source_weights", 0.5 * source, source_weights)
+    target_losses = _reduction.weighted("target_weights", 0.5 * target, target_weights)
     return _reduction.statistics(reduction, source_losses, target_losses)
-
-
-def _weighted(losses: Tensor, weights: Tensor | None, name: str) -> Tensor:
-    return losses if weights is None else losses * spread(name, weights, losses)
 
 
 class DomainAdversarialLoss(AdditiveMetric):

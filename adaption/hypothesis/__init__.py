@@ -1,0 +1,1 @@
+"""Losses that play task heads against each other."""

@@ -1,0 +1,215 @@
+"""MCD: two classifiers look for target samples on which they differ, the features take them away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from adaption import _checks, _reduction
+from adaption._metric import AdditiveMetric, Statistics
+from adaption._precision import full_precision, log_probability
+
+
+@full_precision
+def classifier_discrepancy(predictions1: Tensor, predictions2: Tensor) -> Tensor:
+    r"""Mean absolute difference between the probabilities of two classifiers.
+
+    .. math:: d = \frac1{m c} \sum_{j=1}^m \sum_{k=1}^c | p_{jk} - q_{jk} |
+
+    with the probabilities `p` and `q` that the two classifiers give the `c` classes for each of `m` target samples. Two
+    one-hot predictions of different classes are :math:`2 / c` apart. Where both agree exactly the gradient is 0.
+
+    Shapes:
+        - `predictions1`, `predictions2`: :math:`(m, c)` or :math:`(m, c, d_1, ..)`
+        - output: scalar in :math:`[0, 2 / c]`
+
+    Args:
+        predictions1: probabilities by the first classifier, the softmax of its logits.
+        predictions2: probabilities by the second one for the same samples.
+
+    Raises:
+        TypeError: for anything but floating-point tensors.
+        ValueError: for empty batches, differing shapes or devices, and what cannot be probabilities.
+
+    References:
+        K. Saito, K. Watanabe, Y. Ushiku, T. Harada: Maximum Classifier Discrepancy for Unsupervised Domain Adaptation.
+        CVPR 2018. https://arxiv.org/abs/1712.02560
+
+    Example:
+        >>> import torch
+        >>> from adaption.functional import classifier_discrepancy
+        >>> classifier_discrepancy(torch.tensor([[0.9, 0.1]]), torch.tensor([[0.2, 0.8]]))
+        tensor(0.7000)
+    """
+    return _reduction.value("mean", *_discrepancy_statistics(predictions1, predictions2))
+
+
+@full_precision
+def _discrepancy_statistics(predictions1: Tensor, predictions2: Tensor) -> Statistics:
+    _checks.probabilities("predictions1", predictions1)
+    _checks.probabilities("predictions2", predictions2)
+    _checks.same_shape("predictions1", predictions1, "predictions2", predictions2)
+    return _reduction.statistics("mean", (predictions1 - predictions2).abs())
+
+
+@full_precision
+def marginal_entropy(predictions: Tensor) -> Tensor:
+    r"""Cross entropy from the uniform distribution to the mean prediction: small if all classes are equally frequent.
+
+    .. math:: H = -\frac1c \sum_{k=1}^c \log \Bigl( \frac1m \sum_{j=1}^m p_{jk} \Bigr)
+
+    with the probabilities `p` of `c` classes for `m` samples. The mean over the samples is inside the logarithm: each
+    sample may be certain, only all of them together must not favour a class. The smallest value, :math:`\log c`, is
+    that of a uniform mean. A class that no sample is given counts as float32's smallest normal number: with `c` classes
+    it adds :math:`87.3 / c`.
+
+    Shapes:
+        - `predictions`: :math:`(m, c)` or :math:`(m, c, d_1, ..)`
+        - output: scalar in :math:`[\log c, 87.4)`
+
+    Args:
+        predictions: probabilities, the softmax of a classifier's logits.
+
+    Raises:
+        TypeError: for anything but a floating-point tensor.
+        ValueError: for an empty batch, and what cannot be probabilities.
+
+    References:
+        K. Saito, K. Watanabe, Y. Ushiku, T. Harada: Maximum Classifier Discrepancy for Unsupervised Domain Adaptation.
+        CVPR 2018, the authors' code. https://github.com/mil-tokyo/MCD_DA
+
+    Example:
+        >>> import torch
+        >>> from adaption.functional import marginal_entropy
+        >>> marginal_entropy(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))  # the classes are balanced: log 2
+        tensor(0.6931)
+    """
+    return _marginal_entropy(*_marginal_statistics(predictions))
+
+
+@full_precision
+def _marginal_statistics(predictions: Tensor) -> Statistics:
+    _checks.probabilities("predictions", predictions)
+    by_class = predictions.transpose(0, 1).flatten(1)  # (c, m * d1 * ..)
+    return by_class.sum(1), by_class.shape[1]
+
+
+def _marginal_entropy(totals: Any, number: Any) -> Tensor:
+    return -log_probability(totals / number).mean()
+
+
+class ClassifierDiscrepancyLoss(AdditiveMetric):
+    r"""Classifier discrepancy of MCD: two classifiers maximise it on the target, the feature extractor minimises it.
+
+    Both classifiers fit the source. Pushed apart on the target, they disagree where target samples lie outside the
+    support of the source; the feature extractor then moves those inside. The loss itself turns no sign: subtract it in
+    the step of the classifiers, add it in the step of the features, as the loop in the documentation does.
+
+    The formula is that of :func:`adaption.functional.classifier_discrepancy`. `compute` is exact over the epoch, over
+    the steps of both kinds if both went through one object.
+
+    Inputs of `update` and `forward`:
+        - `predictions1`, `predictions2`: :math:`(m, c)` or :math:`(m, c, d_1, ..)`, probabilities of the target samples
+
+    Output: scalar in :math:`[0, 2 / c]`.
+
+    Args:
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but floating-point tensors.
+        ValueError: as :func:`adaption.functional.classifier_discrepancy`.
+
+    References:
+        K. Saito, K. Watanabe, Y. Ushiku, T. Harada: Maximum Classifier Discrepancy for Unsupervised Domain Adaptation.
+        CVPR 2018. https://arxiv.org/abs/1712.02560
+
+    Example:
+        >>> import torch
+        >>> from adaption import ClassifierDiscrepancyLoss
+        >>> mcd = ClassifierDiscrepancyLoss()
+        >>> logits1, logits2 = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
+        >>> mcd(logits1.softmax(1), logits2.softmax(1))
+        tensor(0.7616)
+    """
+
+    plot_lower_bound = 0.0
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._keep_sums("difference", "num_entries")
+
+    def update(self, predictions1: Tensor, predictions2: Tensor) -> None:
+        """Add a batch to the epoch value."""
+        self._accumulate(self._statistics(predictions1, predictions2))
+
+    def _statistics(self, predictions1: Tensor, predictions2: Tensor) -> Statistics:
+        return _discrepancy_statistics(predictions1, predictions2)
+
+    def _value(self, *statistics: Any) -> Tensor:
+        return _reduction.value("mean", *statistics)
+
+
+class MarginalEntropyLoss(AdditiveMetric):
+    r"""MCD's class balance term; minimising it makes a classifier give all classes equally often.
+
+    Nobody plays against anybody: classifiers and features minimise it, each classifier's own. Without it, MCD's
+    classifiers may agree by calling every target sample the same. Use it where the target's classes are about balanced,
+    with a small weight (the authors: 0.01), and with batches large enough to hold every class.
+
+    The formula is that of :func:`adaption.functional.marginal_entropy`. The entropy is one of a mean, so `compute` is
+    that of the mean over the whole epoch, exact, and not a mean of batch values: those are larger.
+
+    Inputs of `update` and `forward`:
+        - `predictions`: :math:`(m, c)` or :math:`(m, c, d_1, ..)`, probabilities
+
+    Output: scalar, at least :math:`\log c`.
+
+    Args:
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but a floating-point tensor.
+        ValueError: as :func:`adaption.functional.marginal_entropy`, and where the number of classes is not that of the
+            batches before.
+
+    References:
+        K. Saito, K. Watanabe, Y. Ushiku, T. Harada: Maximum Classifier Discrepancy for Unsupervised Domain Adaptation.
+        CVPR 2018, the authors' code. https://github.com/mil-tokyo/MCD_DA
+
+    Example:
+        Each batch is all of one class, the epoch is balanced.
+
+        >>> import torch
+        >>> from adaption import MarginalEntropyLoss
+        >>> balance = MarginalEntropyLoss()
+        >>> balance(torch.tensor([[1.0, 0.0]])), balance(torch.tensor([[0.0, 1.0]]))
+        (tensor(43.6683), tensor(43.6683))
+        >>> balance.compute()
+        tensor(0.6931, dtype=torch.float64)
+    """
+
+    plot_lower_bound = 0.0
+    class_totals: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._keep_sums("class_totals", "num_samples")
+
+    def update(self, predictions: Tensor) -> None:
+        """Add a batch to the epoch value."""
+        self._accumulate(self._statistics(predictions))
+
+    def _statistics(self, predictions: Tensor) -> Statistics:
+        totals, number = _marginal_statistics(predictions)
+        if self.class_totals.ndim and self.class_totals.shape != predictions.shape[1:2]:
+            msg = (
+                f"`predictions` must have as many classes as the batches before ({len(self.class_totals)}), but got "
+                f"shape {_checks.shape(predictions)}. Call `reset()` before another task."
+            )
+            raise ValueError(msg)
+        return totals, number
+
+    def _value(self, *statistics: Any) -> Tensor:
+        return _marginal_entropy(*statistics)

@@ -1,0 +1,536 @@
+"""MDD: an adversarial head agrees with the main head on the source and contradicts it on the target."""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adaption import _checks, _reduction
+from adaption._metric import AdditiveMetric, Statistics
+from adaption._precision import full_precision
+
+Disparity = Callable[[Tensor, Tensor], Tensor]
+
+
+def margin_disparity_discrepancy(
+    source_output: Tensor,
+    source_output_adv: Tensor,
+    target_output: Tensor,
+    target_output_adv: Tensor,
+    source_weights: Tensor | None = None,
+    target_weights: Tensor | None = None,
+    *,
+    source_disparity: Disparity,
+    target_disparity: Disparity,
+    margin: float = 4.0,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""How much more two heads disagree on the target than on the source.
+
+    .. math:: D = -\frac\gamma n \sum_i w^s_i L_s(y^s_i, \tilde y^s_i) + \frac1m \sum_j w^t_j L_t(y^t_j, \tilde y^t_j)
+
+    with the outputs `y` of the main head and :math:`\tilde y` of the adversarial head for `n` source and `m` target
+    samples, the disparities :math:`L_s` and :math:`L_t`, the margin :math:`\gamma`, and weights `w`, 1 by default. Each
+    domain has its own mean.
+
+    Shapes:
+        - `source_output`, `source_output_adv`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`; those of the target: the same
+          with `m`
+        - `source_weights`: :math:`(n,)` or :math:`(n, 1)`; `target_weights`: the same with `m`
+        - output: scalar; with ``reduction="none"`` :math:`(n,)` or :math:`(n, d_1, ..)`
+
+    Args:
+        source_output: the main head's output for the source samples.
+        source_output_adv: the adversarial head's for the same samples.
+        target_output: the main head's output for the target samples.
+        target_output_adv: the adversarial head's for the same samples.
+        source_weights: weights of the source samples; they multiply the disparities and are not normalised.
+        target_weights: the same for the target samples.
+        source_disparity: from the outputs of main and adversarial head to a scalar, which is taken for the mean, one
+            value per sample, or one per element, averaged per sample. A scalar cannot be weighted, nor be reduced with
+            ``"none"``.
+        target_disparity: the same for the target; it needs not be the same measure.
+        margin: :math:`\gamma`, the weight of the source.
+        reduction: ``"mean"``; ``"sum"``: the sum of both domains; ``"none"``: the sum of source sample i and target
+            sample i. The last two need `n = m`.
+
+    Raises:
+        TypeError: for anything but floating-point tensors, and disparities that cannot be called.
+        ValueError: for empty batches, heads or domains whose shapes differ, weights that do not fit or are negative,
+            unequal batches with ``"sum"`` or ``"none"``, and disparities of another shape.
+
+    References:
+        Y. Zhang, T. Liu, M. Long, M. Jordan: Bridging Theory and Algorithm for Domain Adaptation. ICML 2019.
+        https://arxiv.org/abs/1904.05801
+
+    Example:
+        >>> import torch
+        >>> from torch.nn import functional as F
+        >>> from adaption.functional import margin_disparity_discrepancy
+        >>> zeros, ones = torch.zeros(3, 2), torch.ones(5, 2)
+        >>> settings = {"source_disparity": F.l1_loss, "target_disparity": F.mse_loss}
+        >>> margin_disparity_discrepancy(zeros, zeros + 0.5, ones, ones + 3, **settings)  # -4 * 0.5 + 9
+        tensor(7.)
+    """
+    outputs = source_output, source_output_adv, target_output, target_output_adv
+    weights = source_weights, target_weights
+    disparities = source_disparity, target_disparity
+    return _reduction.value(reduction, *_statistics(*outputs, *weights, *disparities, margin, reduction))
+
+
+@full_precision
+def _statistics(
+    source_output: Tensor,
+    source_output_adv: Tensor,
+    target_output: Tensor,
+    target_output_adv: Tensor,
+    source_weights: Tensor | None,
+    target_weights: Tensor | None,
+    source_disparity: Disparity,
+    target_disparity: Disparity,
+    margin: float,
+    reduction: str,
+) -> Statistics:
+    _check_settings(margin, reduction, source_disparity=source_disparity, target_disparity=target_disparity)
+    for name, main, adv in (
+        ("source_output", source_output, source_output_adv),
+        ("target_output", target_output, target_output_adv),
+    ):
+        _checks.batch(name, main)
+        _checks.batch(f"{name}_adv", adv)
+        _checks.same_shape(name, main, f"{name}_adv", adv)
+    _checks.same_layer("source_output", source_output, "target_output", target_output)
+    if reduction != "mean":
+        _checks.same_size("source_output", source_output, "target_output", target_output, f'reduction="{reduction}"')
+    losses = []
+    for domain, disparity, main, adv, weights in (
+        ("source", source_disparity, source_output, source_output_adv, source_weights),
+        ("target", target_disparity, target_output, target_output_adv, target_weights),
+    ):
+        need = f"`{domain}_weights`" if weights is not None else 'reduction="none"' if reduction == "none" else None
+        values = _reduction.per_sample(f"{domain}_disparity", disparity(main, adv), main, need)
+        losses.append(_reduction.weighted(f"{domain}_weights", values, weights))
+    return _reduction.statistics(reduction, -margin * losses[0], losses[1])
+
+
+def _check_settings(margin: float, reduction: str, **disparities: object) -> None:
+    for name, disparity in disparities.items():
+        _checks.function(name, disparity)
+    _checks.number("margin", margin, above=0)
+    _reduction.check(reduction)
+
+
+def classification_margin_disparity_discrepancy(
+    source_output: Tensor,
+    source_output_adv: Tensor,
+    target_output: Tensor,
+    target_output_adv: Tensor,
+    source_weights: Tensor | None = None,
+    target_weights: Tensor | None = None,
+    *,
+    margin: float = 4.0,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Margin disparity discrepancy of two classifier heads.
+
+    .. math::
+        D = \frac\gamma n \sum_i w^s_i \log p(\hat y^s_i \mid s_i) + \frac1m \sum_j w^t_j
+              \log(1 - p(\hat y^t_j \mid t_j))
+
+    with the class :math:`\hat y` that the main head's logits are largest for, the probability `p` that the adversarial
+    head gives it, the margin :math:`\gamma`, and weights `w`, 1 by default. Only the adversarial logits receive a
+    gradient. Both logarithms are taken of the logit of :math:`\hat y` against all other classes: exact where `p` is
+    1 or 0 in floating point, and with a gradient of 1 where :math:`\log(1 - p)` grows without bound.
+
+    Shapes:
+        - `source_output`, `source_output_adv`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`, at least two classes; those
+          of the target: the same with `m`
+        - `source_weights`: :math:`(n,)` or :math:`(n, 1)`; `target_weights`: the same with `m`
+        - output: scalar, at most 0; with ``reduction="none"`` :math:`(n,)` or :math:`(n, d_1, ..)`
+
+    Args:
+        source_output: the main head's logits for the source samples.
+        source_output_adv: the adversarial head's for the same samples.
+        target_output: the main head's logits for the target samples.
+        target_output_adv: the adversarial head's for the same samples.
+        source_weights: weights of the source samples; they multiply the losses and are not normalised.
+        target_weights: the same for the target samples.
+        margin: :math:`\gamma`, the weight of the source; the paper takes 2 to 4.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, as in :func:`margin_disparity_discrepancy`.
+
+    Raises:
+        TypeError: for anything but floating-point tensors.
+        ValueError: for a single class, for probabilities instead of adversarial logits, and as
+            :func:`margin_disparity_discrepancy`.
+
+    References:
+        Y. Zhang, T. Liu, M. Long, M. Jordan: Bridging Theory and Algorithm for Domain Adaptation. ICML 2019.
+        https://arxiv.org/abs/1904.05801
+
+    Example:
+        >>> import torch
+        >>> from adaption.functional import classification_margin_disparity_discrepancy
+        >>> logits = torch.zeros(3, 2)  # two classes, p = 1 / 2: -(4 + 1) log 2
+        >>> classification_margin_disparity_discrepancy(logits, logits, logits, logits)
+        tensor(-3.4657)
+    """
+    outputs = source_output, source_output_adv, target_output, target_output_adv
+    weights = source_weights, target_weights
+    disparities = _classifier_source_disparity, _classifier_target_disparity
+    return _reduction.value(reduction, *_statistics(*outputs, *weights, *disparities, margin, reduction))
+
+
+def _classifier_source_disparity(logits: Tensor, logits_adv: Tensor) -> Tensor:
+    _checks.logits("source_output_adv", logits_adv)
+    return -F.logsigmoid(_odds(logits, logits_adv))
+
+
+def _classifier_target_disparity(logits: Tensor, logits_adv: Tensor) -> Tensor:
+    _checks.logits("target_output_adv", logits_adv)
+    return F.logsigmoid(-_odds(logits, logits_adv))
+
+
+def _odds(logits: Tensor, logits_adv: Tensor) -> Tensor:
+    """The adversarial logit of the main head's class against all other classes together: log(p / (1 - p))."""
+    largest, labels = logits.detach().max(1, keepdim=True)
+    label = logits_adv.gather(1, labels)
+    others = logits_adv.scatter(1, labels, -torch.inf).logsumexp(1, keepdim=True)
+    no_label = largest - largest  # 0, but NaN where the main head's logits are not finite: those have no largest
+    return (label - others + no_label).squeeze(1)
+
+
+def regression_margin_disparity_discrepancy(
+    source_output: Tensor,
+    source_output_adv: Tensor,
+    target_output: Tensor,
+    target_output_adv: Tensor,
+    source_weights: Tensor | None = None,
+    target_weights: Tensor | None = None,
+    *,
+    margin: float = 1.0,
+    loss_function: Callable[..., Tensor] = F.l1_loss,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Margin disparity discrepancy of two regression heads.
+
+    .. math:: D = -\frac\gamma n \sum_i w^s_i \ell(\tilde y^s_i, y^s_i) + \frac1m \sum_j w^t_j \ell(\tilde y^t_j, y^t_j)
+
+    with the outputs `y` of the main head, a constant of differentiation, and :math:`\tilde y` of the adversarial head,
+    the loss :math:`\ell` averaged over the factors of a sample, the margin :math:`\gamma`, and weights `w`, 1 by
+    default.
+
+    Shapes:
+        - `source_output`, `source_output_adv`: :math:`(n, f)` or :math:`(n, f, d_1, ..)`; those of the target: the same
+          with `m`
+        - `source_weights`: :math:`(n,)` or :math:`(n, 1)`; `target_weights`: the same with `m`
+        - output: scalar; with ``reduction="none"`` :math:`(n,)` or :math:`(n, d_1, ..)`
+
+    Args:
+        source_output: the main head's output for the source samples.
+        source_output_adv: the adversarial head's for the same samples.
+        target_output: the main head's output for the target samples.
+        target_output_adv: the adversarial head's for the same samples.
+        source_weights: weights of the source samples; they multiply the losses and are not normalised.
+        target_weights: the same for the target samples.
+        margin: :math:`\gamma`, the weight of the source.
+        loss_function: called as ``loss_function(adversarial, main, reduction="none")``, as torch's losses take it.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``, as in :func:`margin_disparity_discrepancy`.
+
+    Raises:
+        TypeError: for anything but floating-point tensors, and a `loss_function` that does not take ``reduction``.
+        ValueError: as :func:`margin_disparity_discrepancy`.
+
+    References:
+        Y. Zhang, T. Liu, M. Long, M. Jordan: Bridging Theory and Algorithm for Domain Adaptation. ICML 2019.
+        https://arxiv.org/abs/1904.05801
+
+    Example:
+        >>> import torch
+        >>> from adaption.functional import regression_margin_disparity_discrepancy
+        >>> zeros, ones = torch.zeros(3, 2), torch.ones(5, 2)
+        >>> regression_margin_disparity_discrepancy(zeros, zeros + 0.5, ones, ones + 3)  # -0.5 + 3
+        tensor(2.5000)
+    """
+    outputs = source_output, source_output_adv, target_output, target_output_adv
+    weights = source_weights, target_weights
+    _check_loss_function(loss_function)
+    disparity = _regressor_disparity(loss_function)
+    return _reduction.value(reduction, *_statistics(*outputs, *weights, disparity, disparity, margin, reduction))
+
+
+def _regressor_disparity(loss_function: Callable[..., Tensor]) -> Disparity:
+    def disparity(output: Tensor, output_adv: Tensor) -> Tensor:
+        return loss_function(output_adv, output.detach(), reduction="none")
+
+    return disparity
+
+
+def _check_loss_function(loss_function: Callable[..., Tensor]) -> None:
+    _checks.function("loss_function", loss_function)
+    if torch.compiler.is_compiling():
+        return
+    called = loss_function.forward if isinstance(loss_function, nn.Module) else loss_function
+    parameters = inspect.signature(called).parameters.values()
+    if not any(parameter.name == "reduction" or parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+        msg = (
+            "`loss_function` must take `reduction`, as torch.nn.functional.l1_loss does, but got "
+            f"{type(loss_function).__name__} without it. Pass a function of torch.nn.functional."
+        )
+        raise TypeError(msg)
+
+
+def shift_log(x: Tensor, offset: float = 1e-6) -> Tensor:
+    r"""Logarithm of shifted probabilities, for those who port code; no loss of this library needs it.
+
+    .. math:: y = \log(\min(x + \varepsilon, 1))
+
+    It bounds the value by :math:`\log \varepsilon` and stops the gradient above :math:`1 - \varepsilon`. The losses
+    here start from logits instead, where neither is necessary.
+
+    Shapes:
+        - `x`: any; output: the same
+
+    Args:
+        x: probabilities.
+        offset: :math:`\varepsilon`.
+
+    Raises:
+        TypeError: for anything but a floating-point tensor.
+        ValueError: for an empty tensor, and an offset that is not above 0.
+
+    References:
+        J. Jiang, Y. Shu, J. Wang, M. Long: Transferability in Deep Learning: A Survey. 2022, with the library TLLib.
+        https://arxiv.org/abs/2201.05867
+
+    Example:
+        >>> import torch
+        >>> from adaption.functional import shift_log
+        >>> shift_log(torch.tensor([0.0, 0.5, 1.0]))
+        tensor([-13.8155,  -0.6931,   0.0000])
+    """
+    _checks.tensor("x", x)
+    _checks.number("offset", offset, above=0)
+    return (x + offset).clamp(max=1).log()
+
+
+class _MarginDisparity(AdditiveMetric):
+    """Two heads on two domains: what the three losses below share."""
+
+    def __init__(self, margin: float, reduction: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.margin = margin
+        self.reduction = reduction
+        if reduction == "none":
+            self._keep_samples("values")
+        else:
+            self._keep_sums("source_disparities", "num_source", "target_disparities", "num_target")
+
+    @abstractmethod
+    def _disparities(self) -> tuple[Disparity, Disparity]:
+        """The measures of the source and of the target."""
+
+    def update(
+        self,
+        source_output: Tensor,
+        source_output_adv: Tensor,
+        target_output: Tensor,
+        target_output_adv: Tensor,
+        source_weights: Tensor | None = None,
+        target_weights: Tensor | None = None,
+    ) -> None:
+        """Add a batch to the epoch value."""
+        outputs = source_output, source_output_adv, target_output, target_output_adv
+        self._accumulate(self._statistics(*outputs, source_weights, target_weights))
+
+    def _statistics(
+        self,
+        source_output: Tensor,
+        source_output_adv: Tensor,
+        target_output: Tensor,
+        target_output_adv: Tensor,
+        source_weights: Tensor | None = None,
+        target_weights: Tensor | None = None,
+    ) -> Statistics:
+        outputs = source_output, source_output_adv, target_output, target_output_adv
+        return _statistics(*outputs, source_weights, target_weights, *self._disparities(), self.margin, self.reduction)
+
+    def _value(self, *statistics: Any) -> Tensor:
+        return _reduction.value(self.reduction, *statistics)
+
+
+class MarginDisparityDiscrepancy(_MarginDisparity):
+    r"""Margin disparity discrepancy of one's own disparities: the adversarial head maximises, the features minimise it.
+
+    The adversarial head looks for outputs that are the main head's on the source and far from them on the target. A
+    gradient reversal between features and adversarial head, :class:`adaption.layers.ImageClassifier` has it inside,
+    turns the sign for the features, so **subtract** the value: ``(task - metric(..)).backward()`` trains both.
+
+    The formula is that of :func:`adaption.functional.margin_disparity_discrepancy`. `compute` is exact over the epoch,
+    where scalar disparities are means over the samples; each domain has its own mean.
+
+    Inputs of `update` and `forward`:
+        - `source_output`, `source_output_adv`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`, of the main and the
+          adversarial head; `target_output`, `target_output_adv`: the same with `m`; `n` and `m` may differ
+        - `source_weights`: :math:`(n,)` or :math:`(n, 1)`, optional; `target_weights`: the same with `m`
+
+    Output: scalar of either sign; with ``reduction="none"`` one value per pair.
+
+    Args:
+        source_disparity: from the outputs of main and adversarial head to a scalar, one value per sample, or one per
+            element; see the function.
+        target_disparity: the same for the target.
+        margin: the weight of the source.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; see the function. The last keeps every value of the epoch.
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but floating-point tensors, and disparities that cannot be called.
+        ValueError: as :func:`adaption.functional.margin_disparity_discrepancy`.
+
+    References:
+        Y. Zhang, T. Liu, M. Long, M. Jordan: Bridging Theory and Algorithm for Domain Adaptation. ICML 2019.
+        https://arxiv.org/abs/1904.05801
+
+    Example:
+        >>> import torch
+        >>> from torch.nn import functional as F
+        >>> from adaption import MarginDisparityDiscrepancy
+        >>> mdd = MarginDisparityDiscrepancy(F.l1_loss, F.l1_loss, margin=2.0)
+        >>> zeros = torch.zeros(3, 2)
+        >>> mdd(zeros, zeros + 1, zeros, zeros + 5)
+        tensor(3.)
+    """
+
+    def __init__(
+        self,
+        source_disparity: Disparity,
+        target_disparity: Disparity,
+        margin: float = 4.0,
+        reduction: str = "mean",
+        **kwargs: Any,
+    ) -> None:
+        _check_settings(margin, reduction, source_disparity=source_disparity, target_disparity=target_disparity)
+        super().__init__(margin, reduction, **kwargs)
+        self.source_disparity = source_disparity
+        self.target_disparity = target_disparity
+
+    def _disparities(self) -> tuple[Disparity, Disparity]:
+        return self.source_disparity, self.target_disparity
+
+
+class ClassificationMarginDisparityDiscrepancy(_MarginDisparity):
+    r"""Margin disparity discrepancy of classifiers: the adversarial head maximises it, the features minimise it.
+
+    The adversarial head learns to give the main head's class on the source and any other class on the target. Its best
+    value is 0, from below: both terms are logarithms of probabilities, so the value is negative in training, and that
+    is right. A gradient reversal between features and adversarial head turns the sign for the features, so **subtract**
+    the value: ``(task - metric(..)).backward()`` trains both.
+
+    The formula is that of :func:`adaption.functional.classification_margin_disparity_discrepancy`. `compute` is exact
+    over the epoch; each domain has its own mean.
+
+    Inputs of `update` and `forward`:
+        - `source_output`, `source_output_adv`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`, logits of the main and the
+          adversarial head; `target_output`, `target_output_adv`: the same with `m`; `n` and `m` may differ
+        - `source_weights`: :math:`(n,)` or :math:`(n, 1)`, optional; `target_weights`: the same with `m`
+
+    Output: scalar, at most 0; with ``reduction="none"`` one value per pair.
+
+    Args:
+        margin: the weight of the source; 1 gives the disparity discrepancy (DD).
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; see the function. The last keeps every value of the epoch.
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but floating-point tensors.
+        ValueError: as :func:`adaption.functional.classification_margin_disparity_discrepancy`.
+
+    References:
+        Y. Zhang, T. Liu, M. Long, M. Jordan: Bridging Theory and Algorithm for Domain Adaptation. ICML 2019.
+        https://arxiv.org/abs/1904.05801
+
+    Example:
+        >>> import torch
+        >>> from adaption import ClassificationMarginDisparityDiscrepancy
+        >>> mdd = ClassificationMarginDisparityDiscrepancy(margin=4.0)
+        >>> main, adversarial = torch.tensor([[5.0, 0.0]]), torch.tensor([[2.0, 0.0]], requires_grad=True)
+        >>> loss = mdd(main, adversarial, main, torch.tensor([[100.0, 0.0]]))
+        >>> loss.detach()  # 4 log 0.88, and log(1 - p) = -100
+        tensor(-100.5077)
+        >>> (-loss).backward()
+        >>> adversarial.grad  # a descent step lets the adversarial head agree on the source
+        tensor([[-0.4768,  0.4768]])
+    """
+
+    plot_upper_bound = 0.0
+
+    def __init__(self, margin: float = 4.0, reduction: str = "mean", **kwargs: Any) -> None:
+        _check_settings(margin, reduction)
+        super().__init__(margin, reduction, **kwargs)
+
+    def _disparities(self) -> tuple[Disparity, Disparity]:
+        return _classifier_source_disparity, _classifier_target_disparity
+
+
+class RegressionMarginDisparityDiscrepancy(_MarginDisparity):
+    r"""Margin disparity discrepancy of regressors: the adversarial head maximises it, the features minimise it.
+
+    The adversarial head learns to predict what the main head predicts on the source and something else on the target. A
+    gradient reversal between features and adversarial head, :class:`adaption.layers.ImageRegressor` has it inside,
+    turns the sign for the features, so **subtract** the value: ``(task - metric(..)).backward()`` trains both. The main
+    head's output is detached. The value has no upper bound unless the outputs have: bring the factors to 0..1 and let
+    both heads end in a sigmoid.
+
+    The formula is that of :func:`adaption.functional.regression_margin_disparity_discrepancy`. `compute` is exact over
+    the epoch; each domain has its own mean.
+
+    Inputs of `update` and `forward`:
+        - `source_output`, `source_output_adv`: :math:`(n, f)` or :math:`(n, f, d_1, ..)`, of the main and the
+          adversarial head; `target_output`, `target_output_adv`: the same with `m`; `n` and `m` may differ
+        - `source_weights`: :math:`(n,)` or :math:`(n, 1)`, optional; `target_weights`: the same with `m`
+
+    Output: scalar of either sign; with ``reduction="none"`` one value per pair.
+
+    Args:
+        margin: the weight of the source.
+        loss_function: called as ``loss_function(adversarial, main, reduction="none")``, as torch's losses take it.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; see the function. The last keeps every value of the epoch.
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but floating-point tensors, and a `loss_function` that does not take ``reduction``.
+        ValueError: as :func:`adaption.functional.regression_margin_disparity_discrepancy`.
+
+    References:
+        Y. Zhang, T. Liu, M. Long, M. Jordan: Bridging Theory and Algorithm for Domain Adaptation. ICML 2019.
+        https://arxiv.org/abs/1904.05801
+
+    Example:
+        >>> import torch
+        >>> from adaption import RegressionMarginDisparityDiscrepancy
+        >>> mdd = RegressionMarginDisparityDiscrepancy()
+        >>> zeros = torch.zeros(3, 2)
+        >>> mdd(zeros, zeros + 1, zeros, zeros + 5)
+        tensor(4.)
+    """
+
+    def __init__(
+        self,
+        margin: float = 1.0,
+        loss_function: Callable[..., Tensor] = F.l1_loss,
+        reduction: str = "mean",
+        **kwargs: Any,
+    ) -> None:
+        _check_loss_function(loss_function)
+        _check_settings(margin, reduction)
+        super().__init__(margin, reduction, **kwargs)
+        self.loss_function = loss_function
+
+    def _disparities(self) -> tuple[Disparity, Disparity]:
+        return (_regressor_disparity(self.loss_function),) * 2

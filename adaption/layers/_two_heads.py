@@ -1,0 +1,56 @@
+"""A network whose second head plays against, or along with, the first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from adaption import _checks
+from adaption.layers.gradient_reversal import WarmStartGradientLayer
+
+
+class TwoHeads(nn.Module):
+    """Backbone and bottleneck, the main head, and behind a layer that changes the gradient the adversarial head.
+
+    Args:
+        grl: what the adversarial head's gradient passes on its way back to the bottleneck.
+        finetune: whether the backbone, trained already, learns at a tenth of the rate.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        bottleneck: nn.Module,
+        head: nn.Module,
+        adv_head: nn.Module,
+        grl: nn.Module,
+        *,
+        finetune: bool,
+    ) -> None:
+        _checks.flag("finetune", finetune)
+        super().__init__()
+        self.backbone = backbone
+        self.bottleneck = bottleneck
+        self.head = head
+        self.adv_head = adv_head
+        self.grl = grl
+        self.finetune = finetune
+
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the outputs of both heads in training mode, that of the main head in eval mode."""
+        features = self.bottleneck(self.backbone(x))
+        output: Tensor = self.head(features)
+        return (output, self.adv_head(self.grl(features))) if self.training else output
+
+    def step(self) -> None:
+        """Go to the next step of the warm start, if there is one; call it after every training step."""
+        if isinstance(self.grl, WarmStartGradientLayer):
+            self.grl.step()
+
+    def get_parameters(self, base_lr: float = 1.0) -> list[dict[str, Any]]:
+        """Return parameter groups for an optimizer, the backbone's with a tenth of `base_lr` if it is finetuned."""
+        _checks.number("base_lr", base_lr, above=0)
+        backbone_lr = 0.1 * base_lr if self.finetune else base_lr
+        parts = (self.backbone, backbone_lr), (self.bottleneck, base_lr), (self.head, base_lr), (self.adv_head, base_lr)
+        return [{"params": list(part.parameters()), "lr": lr} for part, lr in parts]

@@ -1,0 +1,261 @@
+"""The methods that the examples train, one row each: what a loss adds to a training step.
+
+A method is a module. Called with a batch, it returns the loss of the step: cross entropy on the source, plus its
+metrics times their weights. Most losses need no more than a line in `METHODS`; a second head, a teacher or a game of
+its own is a small class. Weights and schedules are the papers' or the library's defaults, but for self-ensembling's
+weights and ADDA's rate, which were chosen by target accuracy on the seeds 100 and 101.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MetricCollection
+
+from adaption import (
+    AdversarialDiscriminativeLoss,
+    BatchSpectralPenalizationLoss,
+    ClassBalanceLoss,
+    ClassificationMarginDisparityDiscrepancy,
+    ClassifierDiscrepancyLoss,
+    ConditionalDomainAdversarialLoss,
+    DomainAdversarialLoss,
+    JointMaximumMeanDiscrepancyLoss,
+    L2ConsistencyLoss,
+    MaximumMeanDiscrepancyLoss,
+)
+from adaption.layers import DomainDiscriminator, EmaTeacher, GradientReversalLayer, WarmStartGradientReversalLayer
+
+WIDTH, CLASSES = 64, 10
+
+
+class Network(nn.Module):
+    """A small convolutional network: `forward` gives the features, `classify` their logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extract = nn.Sequential(
+            *(nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(32 * 9, WIDTH), nn.LayerNorm(WIDTH), nn.ReLU()),
+        )
+        self.classify = nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of shape `(N, WIDTH)`."""
+        extracted: Tensor = self.extract(images)
+        return extracted
+
+
+# ---- the batch and the method -----------------------------------------------------------------------------------
+
+
+def look(network: Network, source: Tensor, labels: Tensor, target: Tensor) -> dict[str, Any]:
+    """A batch under the names by which the losses ask; a `MetricCollection` gives each what it asks for."""
+    source_features, target_features = network(source), network(target)
+    return {
+        "labels": labels,
+        "source_images": source,
+        "target_images": target,
+        "source": source_features,
+        "target": target_features,
+        "source_features": source_features,
+        "target_features": target_features,
+        "source_logits": network.classify(source_features),
+        "target_logits": network.classify(target_features),
+    }
+
+
+class Method(nn.Module):
+    """Cross entropy on the source, plus metrics times their weights.
+
+    Args:
+        metrics: the metrics of the method.
+        weights: the weight of each in the sum; 1 for those that are not named.
+    """
+
+    def __init__(self, metrics: Mapping[str, nn.Module] | None = None, **weights: float) -> None:
+        super().__init__()
+        self.metrics = MetricCollection(dict(metrics or {}))
+        self.weights = weights
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """The loss of a step."""
+        loss = F.cross_entropy(batch["source_logits"], batch["labels"])
+        for name, value in self.metrics(**self.inputs(batch)).items():
+            loss = loss + self.weights.get(name, 1.0) * value
+        return loss
+
+    def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """What the metrics look at."""
+        return batch
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """What follows the optimizer's step."""
+
+
+class Joint(Method):
+    """JMMD looks at features and predictions together, layer by layer."""
+
+    def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Two layers for each domain."""
+        return {
+            f"{domain}_features": [batch[domain], batch[f"{domain}_logits"].softmax(1)]
+            for domain in ("source", "target")
+        }
+
+
+class MarginDisparity(Method):
+    """MDD: a second head, behind a reversal, departs from the first on the target. The value is subtracted."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__({"MDD": ClassificationMarginDisparityDiscrepancy(margin=4.0)}, MDD=-1.0)
+        self.reversal = WarmStartGradientReversalLayer(alpha=1.0, hi=0.1, max_iters=steps, auto_step=True)
+        self.head = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, CLASSES))
+
+    def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The logits of both heads on both domains."""
+        both = torch.cat([batch["source"], batch["target"]])
+        source_adv, target_adv = self.head(self.reversal(both)).split([len(batch["source"]), len(batch["target"])])
+        main = {"source_output": batch["source_logits"], "target_output": batch["target_logits"]}
+        return {**main, "source_output_adv": source_adv, "target_output_adv": target_adv}
+
+
+class ClassifierDiscrepancy(Method):
+    """MCD in one step: two heads part on the target, the features reunite them, a reversal between the two.
+
+    The heads are two layers deep; the network's own, which is scored, learns beside them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"MCD": ClassifierDiscrepancyLoss()}, MCD=-1.0)
+        self.reversal = GradientReversalLayer()
+        self.heads = nn.ModuleList(
+            nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, CLASSES)) for _ in range(2)
+        )
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """All heads learn the source."""
+        tasks = [F.cross_entropy(head(batch["source"]), batch["labels"]) for head in self.heads]
+        return super().forward(batch) + tasks[0] + tasks[1]
+
+    def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Both heads' probabilities on the target."""
+        features = self.reversal(batch["target"])
+        return {f"predictions{i}": head(features).softmax(1) for i, head in enumerate(self.heads, start=1)}
+
+
+class SelfEnsembling(Method):
+    """A teacher, the average of the student over time, says what the student should on augmented target images."""
+
+    def __init__(self, network: Network) -> None:
+        weights = {"consistency": 1.0, "balance": 0.1}
+        super().__init__({"consistency": L2ConsistencyLoss(), "balance": ClassBalanceLoss(CLASSES)}, **weights)
+        self.student = [network]  # in a list, so that it is no part of the method's parameters
+        self.teacher = EmaTeacher(nn.Sequential(network, network.classify), alpha=0.99, warm_up=True)
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """The student learns augmented source images, too."""
+        student = self.student[0]
+        logits = student.classify(student(augment(batch["source_images"])))
+        return super().forward({**batch, "source_logits": logits})
+
+    def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Student's and teacher's predictions, and where the teacher is certain."""
+        student = self.student[0]
+        predictions = student.classify(student(augment(batch["target_images"]))).softmax(1)
+        taught = self.teacher(augment(batch["target_images"])).softmax(1)
+        mask = taught.amax(1) > 0.968  # the authors' threshold
+        return {"student": predictions, "teacher": taught, "mask": mask, "predictions": predictions}
+
+    def after_step(self, _optimizer: torch.optim.Optimizer) -> None:
+        """The teacher follows."""
+        self.teacher.update()
+
+
+def augment(images: Tensor) -> Tensor:
+    """Shifted by up to a pixel, sheared and scaled a little, each image by itself, with noise."""
+    n = len(images)
+    theta = torch.eye(2, 3).to(images).expand(n, 2, 3) + 0.1 * torch.randn(n, 2, 3).to(images)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    moved = F.grid_sample(images, grid, align_corners=False)
+    return moved + 0.1 * torch.randn_like(moved)
+
+
+class Discriminative(Method):
+    """ADDA: learn the source for half of the run, then move a copy of the encoder over to the target.
+
+    The source encoder and the classifier stand still in the second half. Both games run in one backward pass: the
+    discriminator sees detached features, the encoder a discriminator with detached parameters.
+    """
+
+    def __init__(self, network: Network, steps: int) -> None:
+        super().__init__()
+        names = ("discriminator, source", "discriminator, target", "encoder")
+        self.metrics = MetricCollection({name: AdversarialDiscriminativeLoss() for name in names})
+        self.domain_disc = DomainDiscriminator(WIDTH, 64, batch_norm=False)
+        self.target_encoder, self.source_encoder = [network], [network]
+        self.steps_left = steps // 2
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """Cross entropy first, the two games after."""
+        if self.steps_left > 0:
+            return F.cross_entropy(batch["source_logits"], batch["labels"])
+        with torch.no_grad():
+            source = self.source_encoder[0](batch["source_images"])
+        target = batch["target"]
+        frozen = {name: parameter.detach() for name, parameter in self.domain_disc.named_parameters()}
+        fooled = torch.func.functional_call(self.domain_disc, frozen, target)
+        return (
+            0.5 * self.metrics["discriminator, source"](self.domain_disc(source), "source")
+            + 0.5 * self.metrics["discriminator, target"](self.domain_disc(target.detach()), "target")
+            + self.metrics["encoder"](fooled, "source")
+        )
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Halfway, the source encoder stays behind, and the target encoder goes on in small steps."""
+        self.steps_left -= 1
+        if self.steps_left == 0:
+            self.source_encoder = [copy.deepcopy(self.target_encoder[0])]
+            optimizer.param_groups[0]["lr"] *= 0.01  # more, and the classes collapse
+
+
+# ---- the rows ---------------------------------------------------------------------------------------------------
+
+
+def warm(steps: int) -> WarmStartGradientReversalLayer:
+    """The schedule of DANN and CDAN, over the whole run."""
+    return WarmStartGradientReversalLayer(alpha=10.0, max_iters=steps, auto_step=True)
+
+
+def dann(steps: int) -> DomainAdversarialLoss:
+    """DANN with a small discriminator."""
+    return DomainAdversarialLoss(DomainDiscriminator(WIDTH, 64, batch_norm=False), grl=warm(steps))
+
+
+def cdan(steps: int, *, entropy: bool) -> ConditionalDomainAdversarialLoss:
+    """CDAN or CDAN+E with the same discriminator, on the outer product of features and predictions."""
+    domain_disc = DomainDiscriminator(WIDTH * CLASSES, 64, batch_norm=False)
+    return ConditionalDomainAdversarialLoss(domain_disc, entropy_conditioning=entropy, grl=warm(steps))
+
+
+# name: (network, steps of the run) -> method
+METHODS: dict[str, Callable[[Network, int], Method]] = {
+    "source only": lambda _, __: Method(),
+    "control": lambda _, __: Method({"MMD": MaximumMeanDiscrepancyLoss()}, MMD=0.0),
+    "MMD": lambda _, __: Method({"MMD": MaximumMeanDiscrepancyLoss()}),
+    "JMMD": lambda _, __: Joint({"JMMD": JointMaximumMeanDiscrepancyLoss()}),
+    "DANN": lambda _, steps: Method({"DANN": dann(steps)}),
+    "BSP + DANN": lambda _, steps: Method({"DANN": dann(steps), "BSP": BatchSpectralPenalizationLoss()}, BSP=1e-4),
+    "CDAN": lambda _, steps: Method({"CDAN": cdan(steps, entropy=False)}),
+    "CDAN+E": lambda _, steps: Method({"CDAN+E": cdan(steps, entropy=True)}),
+    "ADDA": Discriminative,
+    "MCD": lambda _, __: ClassifierDiscrepancy(),
+    "MDD": lambda _, steps: MarginDisparity(steps),
+    "self-ensembling": lambda network, _: SelfEnsembling(network),
+}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import pickle
 from typing import Any
@@ -472,3 +473,18 @@ def test_long_runs_keep_steps_equally_cheap(case: Case) -> None:
     sums = sum(state.numel() for state in metric.metric_state.values() if isinstance(state, Tensor))
     assert after_fifty == sums + 50 * (after_one - sums)
     assert [id(state[0]) for state in metric.metric_state.values() if isinstance(state, list)] == firsts
+
+
+def test_memory_is_flat_over_ten_thousand_steps() -> None:
+    def alive() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
+
+    metric = next(case for case in CASES if case.name == "DANN").build()
+    source, target = torch.randn(4, 6, requires_grad=True), torch.randn(3, 6)
+    metric(source, target).backward()
+    before = alive()
+    for _ in range(10_000):
+        metric(source, target).backward()
+    assert alive() <= before
+    assert metric.update_count == 10_001

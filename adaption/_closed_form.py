@@ -65,8 +65,13 @@ class _Value(Function):
             return (None,) * (3 + len(ctx.needed))
         saved = ctx.saved_tensors
         pairs = zip(saved[: len(saved) // 2], saved[len(saved) // 2 :], strict=True)
-        gradients = [_Once.apply(gradient, outer[0], tensor) for gradient, tensor in pairs]
+        scaled = _Once.apply if torch.is_grad_enabled() else _scaled
+        gradients = [scaled(gradient, outer[0], tensor) for gradient, tensor in pairs]
         return None, None, None, *(gradients.pop(0) if need else None for need in ctx.needed)
+
+
+def _scaled(gradient: Tensor, outer: Tensor, tensor: Tensor) -> Tensor:
+    return gradient * outer
 
 
 class _Once(Function):

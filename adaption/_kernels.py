@@ -1,4 +1,4 @@
-r"""Gaussian kernels, the bandwidth rule, and the quadratic form :math:`w^\top K w` with its gradient.
+r"""Gaussian kernels, and the quadratic form :math:`w^\top K w` with its gradient.
 
 Everything an estimator of the MMD needs is a sum of such forms, :math:`\operatorname{tr} W^\top K W` with few columns.
 
@@ -12,25 +12,29 @@ The scales are powers of two, so each exponential is the square of the one befor
 .. math:: \nabla_{x_i} = 4 \sum_j P_{ij} (x_i - x_j), \qquad \nabla_W = 2 K W,
 
 and comes out of the same pass as the value. The bandwidth is a constant of the differentiation.
+
+The pass goes over the tiles of the upper triangle: one product gives the distances of a tile, one exponential and a few
+squarings in place the kernels, and two products with the augmented rows what the tile adds to the gradient of its rows
+and of its columns. Nothing of the size of all pairs is kept, and nothing at all for backward.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from adaption._closed_form import ClosedForm
+from adaption._distances import Distances, Span
 
 Bandwidth = str | float
 
-# |x|^2 + |y|^2 - 2xy loses the digits by which the bandwidth is smaller than the largest |x|^2. Beyond this ratio the
-# distances are taken from the differences themselves, in float64.
-_SAFE_RATIO = 1 / 32
 # The relative error of an exponential doubles at each squaring: every so many kernels a fresh exponential is taken.
 _SQUARINGS = 5
-_RULES = {"median": -1.0, "mean": -2.0}
+_RULES = {-1.0: "median", -2.0: "mean"}
 
 
 def quadratic_form(layers: Sequence[Tensor], weights: Tensor, num_kernels: int, bandwidth: Bandwidth) -> Tensor:
@@ -67,12 +71,13 @@ def usable(distances: Tensor, bandwidth: Tensor) -> Tensor:
 
 
 def _code(bandwidth: Bandwidth) -> float:
-    return _RULES[bandwidth] if isinstance(bandwidth, str) else bandwidth
+    """An operator takes numbers, not words; a bandwidth is never negative."""
+    return next(code for code, rule in _RULES.items() if rule == bandwidth) if isinstance(bandwidth, str) else bandwidth
 
 
 def _bandwidth(features: Tensor, code: float) -> Tensor:
-    points, size = _centred(features)
-    return (_distances(points, code, size)[1] * size**2).to(features.dtype)
+    distances = Distances(features, _RULES.get(code, code))
+    return features.new_tensor(distances.bandwidth * distances.size**2)
 
 
 _opaque_bandwidth = torch.library.custom_op(
@@ -81,73 +86,103 @@ _opaque_bandwidth = torch.library.custom_op(
 _opaque_bandwidth.register_fake(lambda features, code: features.new_empty(()))
 
 
-def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows moved to their mean and scaled to entries of at most 1, and the size they were divided by.
-
-    Far from the origin the products below would cancel, and tiny or huge features leave the range of float32. The first
-    row is taken off first, so that equal rows end at 0 exactly.
-    """
-    points = features - features[0]
-    points = points - points.mean(0)
-    size = points.abs().amax()
-    size = torch.where(size > 0, size, torch.ones_like(size))
-    return points / size, size
-
-
-def _distances(points: Tensor, code: float, size: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distances between the centred rows, float64 where float32 would not do, and the bandwidth."""
-    norms = points.square().sum(1)
-    distances = torch.addmm(norms[:, None] + norms, points, points.T, alpha=-2).clamp_(min=0)
-    bandwidth = _bandwidth_of(distances, code, size)
-    if not bool(bandwidth < norms.max() * _SAFE_RATIO):  # NaN stays on this side
-        return distances, bandwidth
-    distances = torch.cdist(points.double(), points.double(), compute_mode="donot_use_mm_for_euclid_dist").square()
-    return distances, _bandwidth_of(distances, code, size)
-
-
-def _bandwidth_of(distances: Tensor, code: float, size: Tensor) -> Tensor:
-    if code > 0:
-        return code / size.to(distances.dtype).square()
-    rows, columns = torch.triu_indices(*distances.shape, offset=1, device=distances.device)
-    pairs = distances[rows, columns]
-    return usable(pairs, pairs.median() if code == _RULES["median"] else pairs.mean())
-
-
-def _kernel(distances: Tensor, bandwidth: Tensor, num_kernels: int) -> tuple[Tensor, Tensor]:
-    """The mean of the kernels and its derivative by the squared distance."""
-    kernel = torch.zeros_like(distances)
-    slope = torch.zeros_like(distances)
-    for s in range(num_kernels):
-        rate = 2.0 ** (s - num_kernels // 2) / bandwidth
-        power = torch.exp(distances * -rate) if s % _SQUARINGS == 0 else power.square()
-        kernel += power
-        slope -= rate * power
-    return kernel / num_kernels, slope / num_kernels
-
-
 def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
     weights, *layers = tensors
-    num_kernels, code = int(options[0]), options[1]
-    kernels, slopes, centred = [], [], []
-    for layer in layers:
-        points, size = _centred(layer)
-        distances, bandwidth = _distances(points, code, size)
-        kernel, slope = _kernel(distances, bandwidth, num_kernels)
-        kernels.append(kernel)
-        slopes.append(slope)
-        centred.append((points.to(distances.dtype), size))
-    product = torch.stack(kernels).prod(0) if len(kernels) > 1 else kernels[0]
-    w = weights.to(product.dtype)
-    mixed = product @ w
-    results = [(w * mixed).sum().to(weights.dtype)]
+    num_kernels, rule = int(options[0]), _RULES.get(options[1], options[1])
+    factors = [Distances(layer, rule) for layer in layers]
+    if not all(math.isfinite(factor.bandwidth) for factor in factors):
+        wanted = [tensor for tensor, need in zip(tensors, needed, strict=True) if need]
+        return [weights.new_tensor(math.nan), *(torch.full_like(tensor, math.nan) for tensor in wanted)]
+    if num_kernels == 1 and len(factors) > 1:
+        mixed, gradients = _joint(factors, weights, differentiate=any(needed[1:]))
+    else:
+        mixed, gradients = _sweep(factors, weights, num_kernels, differentiate=any(needed[1:]))
+    value = (weights * mixed).sum(dtype=torch.float64).clamp_(min=0)  # rounding could be below
+    results = [value.to(weights.dtype)]
     if needed[0]:
         results.append((2 * mixed).to(weights.dtype))
-    for index, (layer, (points, size)) in enumerate(zip(layers, centred, strict=True)):
-        if needed[index + 1]:
-            others = [k for i, k in enumerate(kernels) if i != index]
-            pull = torch.stack([slopes[index], *others]).prod(0) * (w @ w.T)
-            results.append((4 * (pull.sum(1, keepdim=True) * points - pull @ points) / size).to(layer.dtype))
-    return results
+    wanted = [(layer, gradient) for layer, gradient, need in zip(layers, gradients, needed[1:], strict=False) if need]
+    return results + [gradient.to(layer.dtype) for layer, gradient in wanted]
 
 
 _quadratic_form = ClosedForm("gaussian_quadratic_form", _evaluate)
+
+
+def _joint(factors: list[Distances], weights: Tensor, *, differentiate: bool) -> tuple[Tensor, list[Tensor]]:
+    """One Gaussian per layer: their product is a single one of the layers side by side, each in its own bandwidth."""
+    roots = [factor.bandwidth**0.5 for factor in factors]
+    joint = Distances(torch.cat([f.rows / root for f, root in zip(factors, roots, strict=True)], dim=1), 1.0)
+    mixed, gradients = _sweep([joint], weights, 1, differentiate=differentiate)
+    parts = gradients[0].split([factor.rows.shape[1] for factor in factors], dim=1) if differentiate else []
+    return mixed, [part / (root * f.size) for part, root, f in zip(parts, roots, factors, strict=False)]
+
+
+def _sweep(
+    factors: list[Distances], weights: Tensor, num_kernels: int, *, differentiate: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """``K W``, and the gradients of ``trace(W' K W)`` by the features of each factor, from one pass over the tiles."""
+    dtype = torch.float64 if any(factor.rows.dtype == torch.float64 for factor in factors) else weights.dtype
+    w = weights.to(dtype)
+    share = num_kernels ** -len(factors)
+    mixed = torch.zeros_like(w)
+    pulls = [_Pull(factor, 4 * share * _rate(factor, num_kernels)) for factor in factors] if differentiate else []
+    for rows, columns in factors[0].tiles():
+        i, j = slice(*rows), slice(*columns)
+        pairs = [_gaussians(f.tile(rows, columns), _rate(f, num_kernels), num_kernels, slope=differentiate) for f in factors]
+        kernels = [kernel.to(dtype) for kernel, _ in pairs]
+        product = functools.reduce(torch.mul, kernels)
+        mixed[i].addmm_(product, w[j], alpha=share)
+        if rows != columns:
+            mixed[j].addmm_(product.T, w[i], alpha=share)
+        if not differentiate:
+            continue
+        pair_weights = torch.mm(w[i], w[j].T)
+        for index, (pull, (_, slope)) in enumerate(zip(pulls, pairs, strict=True)):
+            force = functools.reduce(torch.mul, [k for o, k in enumerate(kernels) if o != index], pair_weights * slope)
+            pull.add(force, rows, columns)
+    return mixed, [pull.result() for pull in pulls]
+
+
+class _Pull:
+    """``4 * sum over j of P_ij (x_i - x_j)``, from the tiles of -P."""
+
+    def __init__(self, factor: Distances, scale: float) -> None:
+        self.factor = factor
+        self.scale = scale / factor.size
+        self.ahead = torch.zeros_like(factor.rows)
+        self.back = torch.zeros_like(factor.rows[:, :1])
+
+    def add(self, force: Tensor, rows: Span, columns: Span) -> None:
+        i, j, x = slice(*rows), slice(*columns), self.factor.rows
+        force = force.to(x.dtype)
+        self.ahead[i].addmm_(force, x[j], alpha=self.scale)
+        self.back[i] += force.sum(1, keepdim=True)
+        if rows != columns:
+            self.ahead[j].addmm_(force.T, x[i], alpha=self.scale)
+            self.back[j] += force.sum(0)[:, None]
+
+    def result(self) -> Tensor:
+        return self.ahead.addcmul_(self.back, self.factor.rows, value=-self.scale)
+
+
+def _rate(factor: Distances, num_kernels: int) -> float:
+    return 2.0 ** -(num_kernels // 2) / factor.bandwidth
+
+
+def _gaussians(distances: Tensor, rate: float, num_kernels: int, *, slope: bool) -> tuple[Tensor, Tensor]:
+    """The sum of the kernels, and the negative of its derivative by the distance, over `rate`."""
+    kernel = torch.mul(distances, -rate).exp_()
+    if num_kernels == 1:
+        return kernel, kernel
+    power = torch.mul(kernel, kernel)
+    steep = torch.add(kernel, power, alpha=2) if slope else kernel
+    kernel += power
+    for s in range(2, num_kernels):
+        if s % _SQUARINGS:
+            power *= power
+        else:
+            torch.mul(distances, -rate * 2.0**s, out=power).exp_()
+        kernel += power
+        if slope:
+            steep.add_(power, alpha=2.0**s)
+    return kernel, steep

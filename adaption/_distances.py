@@ -1,0 +1,123 @@
+r"""Squared distances between the rows of a matrix, tile by tile, and the bandwidth they suggest.
+
+With the rows moved to their mean, :math:`D_{ij} = |x_i|^2 + |x_j|^2 - 2 x_i^\top x_j` is one matrix product. The tiles
+of its upper triangle are kept while the exact median needs them all, and made anew at each use beyond.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from adaption._median import lower_median
+
+Rule = str | float
+Span = tuple[int, int]
+
+# The median is exact up to so many rows, and taken over about so many pairs beyond.
+EXACT = 2048
+PAIRS = 2**20
+# Two dozen passes over a tile of 512 x 512 float32, 1 MB, stay in the cache. Accelerators want longer launches.
+TILE = 512
+ACCELERATOR_TILE = 2048
+# |x|^2 + |y|^2 - 2xy loses the digits by which the bandwidth is smaller than the largest |x|^2. Beyond this ratio the
+# distances are taken from the differences themselves, in float64.
+_SAFE_RATIO = 1 / 32
+# Between these bounds squared norms are far from the limits of float32, and the features are left in their own units.
+_TINY, _HUGE = 1e-20, 1e20
+
+
+class Distances:
+    """The squared distances between all rows of a matrix.
+
+    Args:
+        features: shape ``(N, d)``, with at least two rows.
+        rule: ``"median"`` or ``"mean"`` of the distances between different rows, or a number in their place.
+
+    Attributes:
+        rows: the centred and scaled features, in float64 where float32 would not do.
+        size: what the features were divided by.
+        bandwidth: in units of the rows; NaN if a feature is not finite.
+    """
+
+    def __init__(self, features: Tensor, rule: Rule) -> None:
+        # Far from the origin the product would cancel: the rows are moved to their mean. The first row is taken off
+        # first, for equal rows to end at 0 exactly.
+        rows = features - features[0]
+        self.rows = rows.sub_(rows.mean(0))
+        self.size, self.bandwidth = 1.0, math.nan
+        self._norms = self.rows.square().sum(1)
+        largest = float(self._norms.amax())
+        if not _TINY < largest < _HUGE:
+            self.size = float(self.rows.abs().amax()) or 1.0
+            self._norms = self.rows.div_(self.size).square().sum(1)
+            largest = float(self._norms.amax())
+        self._direct = False
+        self._kept: dict[tuple[Span, Span], Tensor] = {}
+        if math.isfinite(largest):
+            self.bandwidth = self._bandwidth(rule)
+            if self.bandwidth < largest * _SAFE_RATIO:
+                self._direct = True
+                self.rows = self.rows.double()
+                self.bandwidth = self._bandwidth(rule)
+
+    def tiles(self) -> list[tuple[Span, Span]]:
+        """Return the tiles of the upper triangle, row by row."""
+        number, step = len(self.rows), TILE if self.rows.device.type == "cpu" else ACCELERATOR_TILE
+        spans = [(start, min(start + step, number)) for start in range(0, number, step)]
+        return [(rows, columns) for i, rows in enumerate(spans) for columns in spans[i:]]
+
+    def tile(self, rows: Span, columns: Span, out: Tensor | None = None) -> Tensor:
+        """Return the distances between two spans of rows, in `out` unless they are kept or taken directly."""
+        if (rows, columns) in self._kept:
+            return self._kept[rows, columns]
+        i, j = slice(*rows), slice(*columns)
+        if self._direct:
+            return _differences(self.rows[i], self.rows[j])
+        # Rounding below 0 does no harm: it is small beside the bandwidth, or the distances are taken directly.
+        distances = torch.addmm(self._norms[j], self.rows[i], self.rows[j].T, alpha=-2, out=out)
+        return distances.add_(self._norms[i, None])
+
+    def _bandwidth(self, rule: Rule) -> float:
+        if not isinstance(rule, str):
+            return rule / self.size**2
+        median = float(lower_median(self._pairs())) if rule == "median" else 0.0
+        return median or self._mean() or 1.0
+
+    def _mean(self) -> float:
+        """The mean distance: the sum over i < j of |x_i - x_j|^2 is N times the sum of |x_i|^2, as the x have mean 0."""
+        return 2 * float(self.rows.square().sum(dtype=torch.float64)) / (len(self.rows) - 1)
+
+    def _pairs(self) -> Tensor:
+        """The distances of all pairs, or of many."""
+        if len(self.rows) > EXACT:
+            return self._sample()
+        parts = []
+        for rows, columns in self.tiles():
+            self._kept[rows, columns] = tile = self.tile(rows, columns)
+            if rows == columns:  # each pair once
+                above = torch.triu_indices(*tile.shape, offset=1, device=tile.device)
+                tile = tile.flatten().index_select(0, torch.add(above[1], above[0], alpha=len(tile)))
+            parts.append(tile.flatten())
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def _sample(self) -> Tensor:
+        """The distances of about `PAIRS` different pairs, evenly over all rows, and the same ones each time.
+
+        The rows are dealt like cards to an even number of hands, so that each hand is like the whole, and each hand
+        meets the one next to it.
+        """
+        hands = 2 * math.ceil(len(self.rows) ** 2 / (4 * PAIRS))
+        dealt = self.rows[: len(self.rows) // hands * hands].unflatten(0, (-1, hands)).transpose(0, 1)
+        left, right = dealt[::2], dealt[1::2]
+        if self._direct:
+            return _differences(left, right).flatten()
+        norms = self._norms[: len(self.rows) // hands * hands].unflatten(0, (-1, hands)).T
+        distances = torch.baddbmm(norms[1::2, None], left, right.mT, alpha=-2)
+        return distances.add_(norms[::2, :, None]).flatten()
+
+
+def _differences(left: Tensor, right: Tensor) -> Tensor:
+    return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").square_()

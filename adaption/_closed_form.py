@@ -7,6 +7,7 @@ opaque operator, `torch.func.grad` works, and what is not offered (second deriva
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,10 +36,12 @@ class ClosedForm:
 
     def __call__(self, tensors: Sequence[Tensor], options: Sequence[float] = ()) -> Tensor:
         needed = [torch.is_grad_enabled() and tensor.requires_grad for tensor in tensors]
-        evaluate = self._opaque if torch.compiler.is_compiling() else self._eager
+        if not torch.compiler.is_compiling():
+            value: Tensor = _Value.apply(self._eager, needed, list(options), *tensors)[0]
+            return value
         if not any(needed):
-            return evaluate(list(tensors), needed, list(options))[0]
-        value: Tensor = _Value.apply(evaluate, needed, list(options), *tensors)[0]
+            return self._opaque(list(tensors), needed, list(options))[0]
+        value = _Value.apply(self._opaque, needed, list(options), *tensors)[0]
         return value
 
 
@@ -65,13 +68,26 @@ class _Value(Function):
             return (None,) * (3 + len(ctx.needed))
         saved = ctx.saved_tensors
         pairs = zip(saved[: len(saved) // 2], saved[len(saved) // 2 :], strict=True)
-        scaled = _Once.apply if torch.is_grad_enabled() else _scaled
+        scaled = _Once.apply if torch.is_grad_enabled() else lambda gradient, outer, _: gradient * outer
         gradients = [scaled(gradient, outer[0], tensor) for gradient, tensor in pairs]
         return None, None, None, *(gradients.pop(0) if need else None for need in ctx.needed)
 
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        msg = (
+            "forward-mode derivatives of this loss are not available, because its gradient is a closed form. "
+            "Use `backward()` or `torch.func.grad`."
+        )
+        raise RuntimeError(msg)
 
-def _scaled(gradient: Tensor, outer: Tensor, tensor: Tensor) -> Tensor:
-    return gradient * outer
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+        msg = "this loss cannot be mapped by `torch.vmap`, because it reads values. Loop over the batches instead."
+        raise RuntimeError(msg)
+
+
+# `Function.apply` derives the signature anew at each call, which takes as long as three operations on a small batch.
+_Value.forward.__signature__ = inspect.signature(_Value.forward)  # type: ignore[attr-defined] # mypy knows no such name
 
 
 class _Once(Function):

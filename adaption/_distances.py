@@ -6,6 +6,7 @@ of its upper triangle are kept while the exact median needs them all, and made a
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -19,8 +20,8 @@ Span = tuple[int, int]
 # The median is exact up to so many rows, and taken over about so many pairs beyond.
 EXACT = 2048
 PAIRS = 2**20
-# Two dozen passes over a tile of 512 x 512 float32, 1 MB, stay in the cache. Accelerators want longer launches.
-TILE = 512
+# Two dozen passes over a tile of 384 x 384 float32, half a megabyte, stay in the cache. Accelerators want longer launches.
+TILE = 384
 ACCELERATOR_TILE = 2048
 # |x|^2 + |y|^2 - 2xy loses the digits by which the bandwidth is smaller than the largest |x|^2. Beyond this ratio the
 # distances are taken from the differences themselves, in float64.
@@ -69,15 +70,15 @@ class Distances:
         spans = [(start, min(start + step, number)) for start in range(0, number, step)]
         return [(rows, columns) for i, rows in enumerate(spans) for columns in spans[i:]]
 
-    def tile(self, rows: Span, columns: Span, out: Tensor | None = None) -> Tensor:
-        """Return the distances between two spans of rows, in `out` unless they are kept or taken directly."""
+    def tile(self, rows: Span, columns: Span) -> Tensor:
+        """Return the distances between two spans of rows."""
         if (rows, columns) in self._kept:
             return self._kept[rows, columns]
         i, j = slice(*rows), slice(*columns)
         if self._direct:
             return _differences(self.rows[i], self.rows[j])
         # Rounding below 0 does no harm: it is small beside the bandwidth, or the distances are taken directly.
-        distances = torch.addmm(self._norms[j], self.rows[i], self.rows[j].T, alpha=-2, out=out)
+        distances = torch.addmm(self._norms[j], self.rows[i], self.rows[j].T, alpha=-2)
         return distances.add_(self._norms[i, None])
 
     def _bandwidth(self, rule: Rule) -> float:
@@ -97,10 +98,9 @@ class Distances:
         parts = []
         for rows, columns in self.tiles():
             self._kept[rows, columns] = tile = self.tile(rows, columns)
-            if rows == columns:  # each pair once
-                above = torch.triu_indices(*tile.shape, offset=1, device=tile.device)
-                tile = tile.flatten().index_select(0, torch.add(above[1], above[0], alpha=len(tile)))
             parts.append(tile.flatten())
+            if rows == columns:  # each pair once
+                parts[-1] = parts[-1].index_select(0, _above_diagonal(len(tile), tile.device))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _sample(self) -> Tensor:
@@ -110,13 +110,20 @@ class Distances:
         meets the one next to it.
         """
         hands = 2 * math.ceil(len(self.rows) ** 2 / (4 * PAIRS))
-        dealt = self.rows[: len(self.rows) // hands * hands].unflatten(0, (-1, hands)).transpose(0, 1)
-        left, right = dealt[::2], dealt[1::2]
+        dealt = len(self.rows) // hands * hands
+        rows = self.rows[:dealt].unflatten(0, (-1, hands)).transpose(0, 1)  # (hands, N // hands, d)
         if self._direct:
-            return _differences(left, right).flatten()
-        norms = self._norms[: len(self.rows) // hands * hands].unflatten(0, (-1, hands)).T
-        distances = torch.baddbmm(norms[1::2, None], left, right.mT, alpha=-2)
+            return _differences(rows[::2], rows[1::2]).flatten()
+        norms = self._norms[:dealt].unflatten(0, (-1, hands)).T
+        distances = torch.baddbmm(norms[1::2, None], rows[::2], rows[1::2].mT, alpha=-2)
         return distances.add_(norms[::2, :, None]).flatten()
+
+
+@functools.lru_cache(maxsize=4)  # a step of training has the sizes of the one before
+def _above_diagonal(size: int, device: torch.device) -> Tensor:
+    """Where the entries above the diagonal of a square stand in its memory."""
+    rows, columns = torch.triu_indices(size, size, offset=1, device=device)
+    return rows * size + columns
 
 
 def _differences(left: Tensor, right: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from adaption._closed_form import ClosedForm
-from adaption._distances import Distances, Span
+from adaption._distances import Distances
 
 Bandwidth = str | float
 
@@ -123,59 +123,37 @@ def _sweep(
     """``K W``, and the gradients of ``trace(W' K W)`` by the features of each factor, from one pass over the tiles."""
     dtype = torch.float64 if any(factor.rows.dtype == torch.float64 for factor in factors) else weights.dtype
     w = weights.to(dtype)
-    share = num_kernels ** -len(factors)
+    share = num_kernels ** -len(factors)  # the kernels are summed, and averaged here
+    rates = [2.0 ** -(num_kernels // 2) / factor.bandwidth for factor in factors]
+    scales = [4 * share * rate / factor.size for rate, factor in zip(rates, factors, strict=True)]
+    pulls = [_Pull(factor.rows, scale) for factor, scale in zip(factors, scales, strict=True) if differentiate]
     mixed = torch.zeros_like(w)
-    pulls = [_Pull(factor, 4 * share * _rate(factor, num_kernels)) for factor in factors] if differentiate else []
     for rows, columns in factors[0].tiles():
         i, j = slice(*rows), slice(*columns)
-        pairs = [_gaussians(f.tile(rows, columns), _rate(f, num_kernels), num_kernels, slope=differentiate) for f in factors]
-        kernels = [kernel.to(dtype) for kernel, _ in pairs]
+        tiles = [
+            _gaussians(factor.tile(rows, columns), rate, num_kernels, differentiate=differentiate)
+            for factor, rate in zip(factors, rates, strict=True)
+        ]
+        kernels = [kernel.to(dtype) for kernel, _ in tiles]
         product = functools.reduce(torch.mul, kernels)
         mixed[i].addmm_(product, w[j], alpha=share)
         if rows != columns:
             mixed[j].addmm_(product.T, w[i], alpha=share)
-        if not differentiate:
-            continue
-        pair_weights = torch.mm(w[i], w[j].T)
-        for index, (pull, (_, slope)) in enumerate(zip(pulls, pairs, strict=True)):
-            force = functools.reduce(torch.mul, [k for o, k in enumerate(kernels) if o != index], pair_weights * slope)
-            pull.add(force, rows, columns)
-    return mixed, [pull.result() for pull in pulls]
+        if differentiate:
+            pairs = torch.mm(w[i], w[j].T)
+            for index, (pull, (_, slope)) in enumerate(zip(pulls, tiles, strict=True)):
+                others = kernels[:index] + kernels[index + 1 :]
+                pull.add(functools.reduce(torch.mul, others, pairs * slope), i, j)
+    return mixed, [pull.total() for pull in pulls]
 
 
-class _Pull:
-    """``4 * sum over j of P_ij (x_i - x_j)``, from the tiles of -P."""
-
-    def __init__(self, factor: Distances, scale: float) -> None:
-        self.factor = factor
-        self.scale = scale / factor.size
-        self.ahead = torch.zeros_like(factor.rows)
-        self.back = torch.zeros_like(factor.rows[:, :1])
-
-    def add(self, force: Tensor, rows: Span, columns: Span) -> None:
-        i, j, x = slice(*rows), slice(*columns), self.factor.rows
-        force = force.to(x.dtype)
-        self.ahead[i].addmm_(force, x[j], alpha=self.scale)
-        self.back[i] += force.sum(1, keepdim=True)
-        if rows != columns:
-            self.ahead[j].addmm_(force.T, x[i], alpha=self.scale)
-            self.back[j] += force.sum(0)[:, None]
-
-    def result(self) -> Tensor:
-        return self.ahead.addcmul_(self.back, self.factor.rows, value=-self.scale)
-
-
-def _rate(factor: Distances, num_kernels: int) -> float:
-    return 2.0 ** -(num_kernels // 2) / factor.bandwidth
-
-
-def _gaussians(distances: Tensor, rate: float, num_kernels: int, *, slope: bool) -> tuple[Tensor, Tensor]:
-    """The sum of the kernels, and the negative of its derivative by the distance, over `rate`."""
+def _gaussians(distances: Tensor, rate: float, num_kernels: int, *, differentiate: bool) -> tuple[Tensor, Tensor]:
+    """The sum of the kernels, ``exp(-2^s rate D)`` each, and the negative of its derivative by ``rate D``."""
     kernel = torch.mul(distances, -rate).exp_()
     if num_kernels == 1:
         return kernel, kernel
-    power = torch.mul(kernel, kernel)
-    steep = torch.add(kernel, power, alpha=2) if slope else kernel
+    power = kernel * kernel
+    slope = torch.add(kernel, power, alpha=2) if differentiate else kernel
     kernel += power
     for s in range(2, num_kernels):
         if s % _SQUARINGS:
@@ -183,6 +161,26 @@ def _gaussians(distances: Tensor, rate: float, num_kernels: int, *, slope: bool)
         else:
             torch.mul(distances, -rate * 2.0**s, out=power).exp_()
         kernel += power
-        if slope:
-            steep.add_(power, alpha=2.0**s)
-    return kernel, steep
+        if differentiate:
+            slope.add_(power, alpha=2.0**s)
+    return kernel, slope
+
+
+class _Pull:
+    """``scale * sum over j of F_ij (x_j - x_i)`` for a symmetric F, from the tiles of its upper triangle."""
+
+    def __init__(self, points: Tensor, scale: float) -> None:
+        self._points, self._scale = points, scale
+        self._towards = torch.zeros_like(points)
+        self._strength = torch.zeros_like(points[:, :1])
+
+    def add(self, force: Tensor, i: slice, j: slice) -> None:
+        force = force.to(self._points.dtype)
+        self._towards[i].addmm_(force, self._points[j], alpha=self._scale)
+        self._strength[i] += force.sum(1, keepdim=True)
+        if i != j:
+            self._towards[j].addmm_(force.T, self._points[i], alpha=self._scale)
+            self._strength[j] += force.sum(0).unsqueeze(1)
+
+    def total(self) -> Tensor:
+        return self._towards.addcmul_(self._strength, self._points, value=-self._scale)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import nox
 
@@ -72,13 +73,17 @@ def bench(session: nox.Session) -> None:
 def build(session: nox.Session) -> None:
     """Build wheel and sdist, and import each from a clean environment."""
     session.install("build", "twine")
-    out = session.create_tmp()
-    session.run("python", "-m", "build", "--outdir", out)
-    artefacts = sorted(str(path) for path in __import__("pathlib").Path(out).iterdir())
+    out = Path(session.create_tmp()).resolve()
+    session.run("python", "-m", "build", "--outdir", str(out))
+    artefacts = sorted(str(path) for path in out.glob("adaption-*"))
     session.run("twine", "check", "--strict", *artefacts)
+    python = str(out / "clean" / "bin" / "python")
+    session.run("python", "-m", "venv", "--clear", str(out / "clean"), silent=True)
+    session.chdir(out)  # away from the sources, which would be imported in place of what was installed
     for artefact in artefacts:
-        session.run("python", "-m", "venv", "--clear", f"{out}/clean", silent=True)
-        session.run(f"{out}/clean/bin/pip", "install", "--quiet", TORCH, artefact, external=True)
+        session.run(
+            python, "-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", artefact, external=True
+        )
+        session.run(python, "-m", "pip", "install", "--quiet", TORCH, artefact, external=True)
         check = "import adaption, adaption.functional, adaption.layers; print(adaption.__file__, adaption.__version__)"
-        session.chdir(out)
-        session.run(f"{out}/clean/bin/python", "-c", check, external=True)
+        session.run(python, "-c", check, external=True)

@@ -14,6 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+
 def shape(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
 

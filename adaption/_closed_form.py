@@ -18,6 +18,7 @@ from torch.autograd import Function
 # evaluate(tensors, needed, options) -> [value, *one gradient per needed tensor]
 Evaluate = Callable[[list[Tensor], list[bool], list[float]], list[Tensor]]
 
+_REFUSAL = "{} are not available for this loss, because its gradient is a closed form. {}"
 _SCHEMA = "(Tensor[] tensors, bool[] needed, float[] options) -> Tensor[]"
 
 
@@ -36,16 +37,12 @@ class ClosedForm:
 
     def __call__(self, tensors: Sequence[Tensor], options: Sequence[float] = ()) -> Tensor:
         needed = [torch.is_grad_enabled() and tensor.requires_grad for tensor in tensors]
-        if not torch.compiler.is_compiling():
-            value: Tensor = _Value.apply(self._eager, needed, list(options), *tensors)[0]
-            return value
-        if not any(needed):
-            return self._opaque(list(tensors), needed, list(options))[0]
-        value = _Value.apply(self._opaque, needed, list(options), *tensors)[0]
+        evaluate = self._opaque if torch.compiler.is_compiling() else self._eager
+        value: Tensor = _Value.apply(evaluate, needed, list(options), *tensors)[0]
         return value
 
 
-def _shapes(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
+def _shapes(tensors: list[Tensor], needed: list[bool], _options: list[float]) -> list[Tensor]:
     gradients = [torch.empty_like(tensor) for tensor, need in zip(tensors, needed, strict=True) if need]
     return [tensors[0].new_empty(()), *gradients]
 
@@ -63,48 +60,38 @@ class _Value(Function):
         ctx.save_for_backward(*output[1:], *(t for t, need in zip(tensors, ctx.needed, strict=True) if need))
 
     @staticmethod
+    def vmap(_info: Any, _in_dims: Any, *_args: Any) -> Any:
+        raise RuntimeError(_REFUSAL.format("batches by `torch.vmap`", "Loop over the batches instead."))
+
+    @staticmethod
     def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
         if outer[0] is None:
             return (None,) * (3 + len(ctx.needed))
         saved = ctx.saved_tensors
         pairs = zip(saved[: len(saved) // 2], saved[len(saved) // 2 :], strict=True)
-        scaled = _Once.apply if torch.is_grad_enabled() else lambda gradient, outer, _: gradient * outer
+        scaled = _Once.apply if torch.is_grad_enabled() else _scaled
         gradients = [scaled(gradient, outer[0], tensor) for gradient, tensor in pairs]
         return None, None, None, *(gradients.pop(0) if need else None for need in ctx.needed)
 
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        msg = (
-            "forward-mode derivatives of this loss are not available, because its gradient is a closed form. "
-            "Use `backward()` or `torch.func.grad`."
-        )
-        raise RuntimeError(msg)
 
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
-        msg = "this loss cannot be mapped by `torch.vmap`, because it reads values. Loop over the batches instead."
-        raise RuntimeError(msg)
+# `Function.apply` derives the signature at each call, which takes as long as three operations on a small batch.
+_Value.forward.__signature__ = inspect.signature(_Value.forward)  # type: ignore[attr-defined] # unknown to mypy
 
 
-# `Function.apply` derives the signature anew at each call, which takes as long as three operations on a small batch.
-_Value.forward.__signature__ = inspect.signature(_Value.forward)  # type: ignore[attr-defined] # mypy knows no such name
+def _scaled(gradient: Tensor, outer: Tensor, _tensor: Tensor) -> Tensor:
+    return gradient * outer
 
 
 class _Once(Function):
-    """`gradient * outer`, tied to `tensor` in the graph so that a second derivative raises instead of missing a term."""
+    """`gradient * outer`, tied to a tensor in the graph so that second derivatives raise instead of missing a term."""
 
-    @staticmethod
-    def forward(gradient: Tensor, outer: Tensor, tensor: Tensor) -> Tensor:
-        return gradient * outer
+    forward = staticmethod(_scaled)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         pass
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
-        msg = (
-            "second derivatives of this loss are not available, because its gradient is a closed form that autograd "
-            "does not look into. Drop `create_graph=True`, or take the gradient penalty of another loss."
-        )
-        raise RuntimeError(msg)
+    def backward(_ctx: Any, *_outer: Tensor) -> tuple[Tensor | None, ...]:
+        repair = "Drop `create_graph=True`, or take the gradient penalty of another loss."
+        raise RuntimeError(_REFUSAL.format("second derivatives", repair))

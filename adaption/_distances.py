@@ -20,7 +20,7 @@ Span = tuple[int, int]
 # The median is exact up to so many rows, and taken over about so many pairs beyond.
 EXACT = 2048
 PAIRS = 2**20
-# Two dozen passes over a tile of 384 x 384 float32, half a megabyte, stay in the cache. Accelerators want longer launches.
+# Two dozen passes over a tile of half a megabyte stay in the cache. Accelerators want longer launches.
 TILE = 384
 ACCELERATOR_TILE = 2048
 # |x|^2 + |y|^2 - 2xy loses the digits by which the bandwidth is smaller than the largest |x|^2. Beyond this ratio the
@@ -44,25 +44,29 @@ class Distances:
     """
 
     def __init__(self, features: Tensor, rule: Rule) -> None:
-        # Far from the origin the product would cancel: the rows are moved to their mean. The first row is taken off
-        # first, for equal rows to end at 0 exactly.
-        rows = features - features[0]
+        self._direct = False
+        self.bandwidth = math.nan
+        largest = self._centre(features)
+        if math.isfinite(largest):
+            self.bandwidth = self._bandwidth(rule)
+            if self.bandwidth < largest * _SAFE_RATIO:
+                self._direct = True
+                self._centre(features.double())
+                self.bandwidth = self._bandwidth(rule)
+
+    def _centre(self, features: Tensor) -> float:
+        """Move the features to their mean, where products cancel least, and return their largest squared norm."""
+        self._kept: dict[tuple[Span, Span], Tensor] = {}
+        rows = features - features[0]  # first, for equal rows to end at 0 exactly
         self.rows = rows.sub_(rows.mean(0))
-        self.size, self.bandwidth = 1.0, math.nan
+        self.size = 1.0
         self._norms = self.rows.square().sum(1)
         largest = float(self._norms.amax())
         if not _TINY < largest < _HUGE:
             self.size = float(self.rows.abs().amax()) or 1.0
             self._norms = self.rows.div_(self.size).square().sum(1)
             largest = float(self._norms.amax())
-        self._direct = False
-        self._kept: dict[tuple[Span, Span], Tensor] = {}
-        if math.isfinite(largest):
-            self.bandwidth = self._bandwidth(rule)
-            if self.bandwidth < largest * _SAFE_RATIO:
-                self._direct = True
-                self.rows = self.rows.double()
-                self.bandwidth = self._bandwidth(rule)
+        return largest
 
     def tiles(self) -> list[tuple[Span, Span]]:
         """Return the tiles of the upper triangle, row by row."""
@@ -88,7 +92,7 @@ class Distances:
         return median or self._mean() or 1.0
 
     def _mean(self) -> float:
-        """The mean distance: the sum over i < j of |x_i - x_j|^2 is N times the sum of |x_i|^2, as the x have mean 0."""
+        """The mean distance: as the x have mean 0, the sum over i < j of |x_i - x_j|^2 is N times that of |x_i|^2."""
         return 2 * float(self.rows.square().sum(dtype=torch.float64)) / (len(self.rows) - 1)
 
     def _pairs(self) -> Tensor:
@@ -127,4 +131,5 @@ def _above_diagonal(size: int, device: torch.device) -> Tensor:
 
 
 def _differences(left: Tensor, right: Tensor) -> Tensor:
-    return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").square_()
+    distances: Tensor = torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").square_()
+    return distances

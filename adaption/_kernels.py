@@ -53,7 +53,8 @@ def pairwise_bandwidth(features: Tensor, bandwidth: Bandwidth) -> Tensor:
     """The bandwidth that `bandwidth` names for the rows of `features`, a constant of differentiation."""
     with torch.no_grad():
         if torch.compiler.is_compiling():
-            return _opaque_bandwidth(features, _code(bandwidth))
+            traced: Tensor = _opaque_bandwidth(features, _code(bandwidth))
+            return traced
         return _bandwidth(features, _code(bandwidth))
 
 
@@ -83,7 +84,7 @@ def _bandwidth(features: Tensor, code: float) -> Tensor:
 _opaque_bandwidth = torch.library.custom_op(
     "adaption::pairwise_bandwidth", _bandwidth, mutates_args=(), schema="(Tensor features, float code) -> Tensor"
 )
-_opaque_bandwidth.register_fake(lambda features, code: features.new_empty(()))
+_opaque_bandwidth.register_fake(lambda features, _code: features.new_empty(()))
 
 
 def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
@@ -101,8 +102,8 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
     results = [value.to(weights.dtype)]
     if needed[0]:
         results.append((2 * mixed).to(weights.dtype))
-    wanted = [(layer, gradient) for layer, gradient, need in zip(layers, gradients, needed[1:], strict=False) if need]
-    return results + [gradient.to(layer.dtype) for layer, gradient in wanted]
+    per_layer = zip(layers, gradients, needed[1:], strict=False)  # none at all where none is needed
+    return results + [gradient.to(layer.dtype) for layer, gradient, need in per_layer if need]
 
 
 _quadratic_form = ClosedForm("gaussian_quadratic_form", _evaluate)

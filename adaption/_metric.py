@@ -24,7 +24,8 @@ from torchmetrics.utilities.exceptions import TorchMetricsUserError
 from adaption import _checks
 from adaption._distributed import gather
 
-Statistics = tuple[Tensor | int, ...]
+# tensors, or Python numbers where the shapes alone tell the statistic
+Statistics = tuple[Any, ...]
 
 _NAN_STRATEGIES = ("disable", "error", "warn", "ignore")
 _COUNT_KEY = "_update_count"
@@ -53,6 +54,8 @@ class AdditiveMetric(Metric, ABC):
 
     num_ignored: Tensor
     _update_count: int
+    _computed: Any
+    _forward_cache: Any
 
     def __init__(self, *, nan_strategy: str = "disable", **kwargs: Any) -> None:
         _checks.option("nan_strategy", nan_strategy, _NAN_STRATEGIES)
@@ -203,9 +206,9 @@ class AdditiveMetric(Metric, ABC):
         """
         if isinstance(incoming_state, Metric):
             if type(incoming_state) is not type(self) or incoming_state.extra_repr() != self.extra_repr():
-                msg = f"`incoming_state` must be a {self!r} to be merged, but got {incoming_state!r}. Merge like with like."
+                msg = f"`incoming_state` must be a {self!r}, but got {incoming_state!r}. Merge like with like."
                 raise (ValueError if type(incoming_state) is type(self) else TypeError)(msg)
-            incoming = {**incoming_state.metric_state, _COUNT_KEY: incoming_state.update_count}
+            incoming: dict[str, Any] = {**incoming_state.metric_state, _COUNT_KEY: incoming_state.update_count}
         elif isinstance(incoming_state, dict):
             incoming = incoming_state
         else:
@@ -216,7 +219,7 @@ class AdditiveMetric(Metric, ABC):
             raise TypeError(msg)
         missing = [name for name in self._defaults if name not in incoming]
         if missing:
-            msg = f"`incoming_state` must hold the states {missing}, but has {sorted(incoming)}. Pass a whole `metric_state`."
+            msg = f"`incoming_state` must hold {missing}, but has only {sorted(incoming)}. Pass a whole `metric_state`."
             raise ValueError(msg)
         merged = {name: getattr(self, name) + _on(self.device, incoming[name]) for name in self._defaults}
         for name, state in merged.items():
@@ -260,7 +263,7 @@ class AdditiveMetric(Metric, ABC):
         finally:
             self.unsync(should_unsync=self._is_synced and should_unsync)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
+    def _apply(self, fn: Callable[[Tensor], Tensor], _exclude_state: Sequence[str] = "") -> nn.Module:
         """Move the states with the module, but keep their precision whatever dtype it is cast to."""
         computed, self._computed = self._computed, None
         super()._apply(fn, exclude_state=tuple(self._defaults))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import operator
-from typing import cast
 
 from torch import Tensor
 
@@ -34,6 +33,6 @@ def value(reduction: str, *statistics: Tensor) -> Tensor:
         return statistics[0]
     sums, counts = statistics[::2], statistics[1::2]
     if reduction == "sum":
-        return cast("Tensor", functools.reduce(operator.add, sums) * (counts[0] / counts[0]))
+        return functools.reduce(operator.add, sums) * (counts[0] / counts[0])
     means = [total / number for total, number in zip(sums, counts, strict=True)]
-    return cast("Tensor", functools.reduce(operator.add, means))
+    return functools.reduce(operator.add, means)

@@ -94,7 +94,7 @@ def _thetas() -> list[nn.Module]:
 
 
 CASES = [
-    Case("MMD", lambda: adaption.MaximumMeanDiscrepancyLoss(), features, _mmd, epoch="n+m"),
+    Case("MMD", adaption.MaximumMeanDiscrepancyLoss, features, _mmd, epoch="n+m"),
     Case("MMD weighted", lambda: adaption.MaximumMeanDiscrepancyLoss(3), with_weights, _mmd, epoch="n+m"),
     Case(
         "MMD unbiased",
@@ -112,7 +112,7 @@ CASES = [
         epoch="n+m",
     ),
     Case("MMD pooled", lambda: adaption.MaximumMeanDiscrepancyLoss(pooled=True), with_weights, _mmd),
-    Case("JMMD", lambda: adaption.JointMaximumMeanDiscrepancyLoss(), layers, _jmmd, epoch="n+m"),
+    Case("JMMD", adaption.JointMaximumMeanDiscrepancyLoss, layers, _jmmd, epoch="n+m"),
     Case(
         "JMMD thetas",
         lambda: adaption.JointMaximumMeanDiscrepancyLoss(2, thetas=_thetas()),
@@ -125,7 +125,14 @@ CASES = [
     Case("DANN", lambda: adaption.DomainAdversarialLoss(discriminator()), features, _dann),
     Case("DANN weighted", lambda: adaption.DomainAdversarialLoss(discriminator()), with_weights, _dann),
     Case("DANN sum", lambda: adaption.DomainAdversarialLoss(discriminator(), "sum"), features, _dann, paired=True),
-    Case("DANN none", lambda: adaption.DomainAdversarialLoss(discriminator(), "none"), features, _dann, True, "cat"),
+    Case(
+        "DANN none",
+        lambda: adaption.DomainAdversarialLoss(discriminator(), "none"),
+        features,
+        _dann,
+        paired=True,
+        epoch="cat",
+    ),
 ]
 
 
@@ -147,7 +154,7 @@ def cast(batch: Any, dtype: torch.dtype) -> Any:
 
 
 def with_gradient(batch: Any) -> Any:
-    """The batch with its first argument, and for two domains the second, requiring gradients: what the losses look at."""
+    """The batch with gradients required of its first two arguments: what the losses look at."""
     looked_at, rest = batch[:2], batch[2:]
     fresh = tree_map(lambda tensor: tensor.detach().clone().requires_grad_(), looked_at)
     return (*fresh, *copy.deepcopy(rest))

@@ -15,7 +15,11 @@ from adaption._metric import AdditiveMetric
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("features", "adversarial", "hypothesis", "ensemble", "weighting")
-LOSSES = [name for name in adaption.__all__ if isinstance(value := getattr(adaption, name), type) and issubclass(value, Metric)]
+LOSSES = [
+    name
+    for name in adaption.__all__
+    if isinstance(value := getattr(adaption, name), type) and issubclass(value, Metric)
+]
 DOORS = {"adaption": adaption, "adaption.functional": functional, "adaption.layers": layers}
 PUBLIC = [(door, name) for door, module in DOORS.items() for name in module.__all__]
 
@@ -52,7 +56,9 @@ def test_every_method_has_a_page(path: Path) -> None:
 def test_every_public_name_is_in_the_docs(door: str, name: str) -> None:
     text = "".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
     full = f"{door}.{name}"
-    assert f":: {full}\n" in text, f"`{full}` is not documented. Add an autoclass or autofunction directive to its page."
+    assert f":: {full}\n" in text, (
+        f"`{full}` is not documented. Add an autoclass or autofunction directive to its page."
+    )
 
 
 @pytest.mark.parametrize("door", DOORS)

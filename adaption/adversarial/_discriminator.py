@@ -16,12 +16,12 @@ Discriminator = Callable[[Tensor], Tensor]
 def ask(domain_disc: Discriminator, grl: Discriminator, source: Tensor, target: Tensor) -> tuple[Tensor, ...]:
     """The domain logits of both batches, seen through the gradient reversal.
 
-    The batches go through the discriminator as one, so that a batch normalisation inside cannot normalise each domain by
-    itself and so hide the difference between them, and a schedule inside `grl` steps once.
+    The batches go through the discriminator as one, so that a batch normalisation inside cannot normalise each domain
+    by itself and so hide the difference between them, and a schedule inside `grl` steps once.
     """
     stacked = grl(torch.cat([source, target]))
     logits = domain_disc(as_parameters(domain_disc, stacked))
-    return domain_logits("domain_disc", logits, stacked).split([len(source), len(target)])
+    return torch.split(domain_logits("domain_disc", logits, stacked), [len(source), len(target)])
 
 
 def domain_logits(name: str, logits: object, samples: Tensor | None = None) -> Tensor:

@@ -43,8 +43,9 @@ def domain_adversarial_loss(
         source_weights: weights of the source samples. They multiply the losses before the mean over `n` and are not
             normalised, as in PADA and IWAN.
         target_weights: the same for the target samples.
-        reduction: ``"mean"``; ``"sum"``: half the sum over both domains; ``"none"``: half the sum of the losses of source
-            sample i and target sample i, scaled so that its mean is the mean and its sum the sum. The last two need `n = m`.
+        reduction: ``"mean"``; ``"sum"``: half the sum over both domains; ``"none"``: half the sum of the losses of
+            source sample i and target sample i, so that its mean is the mean and its sum the sum. The last two need
+            `n = m`.
 
     Raises:
         TypeError: for anything but floating-point tensors.
@@ -101,12 +102,12 @@ class DomainAdversarialLoss(AdditiveMetric):
     the discriminator to tell the domains apart, the features to confuse it. Never subtract the loss yourself.
 
     The formula is that of :func:`adaption.functional.domain_adversarial_loss`. The value starts at
-    :math:`\log 2 = 0.693`, sinks while the discriminator wins, and returns to it as the domains blend. A domain accuracy
-    of 50 % (value 0.693) says that this discriminator finds no difference; 100 % (value near 0) that it tells every
-    sample apart, and that its gradient has little left to teach the features.
+    :math:`\log 2 = 0.693`, sinks while the discriminator wins, and returns to it as the domains blend. A domain
+    accuracy of 50 % (value 0.693) says that this discriminator finds no difference; 100 % (value near 0) that it tells
+    every sample apart, and that its gradient has little left to teach the features.
 
-    The discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``). `compute` is
-    exact over the epoch; each domain has its own mean.
+    The discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``). `compute`
+    is exact over the epoch; each domain has its own mean.
 
     Inputs of `update` and `forward`:
         - `source`: :math:`(n, ..)`, what the discriminator takes; `target`: :math:`(m, ..)`; `n` and `m` may differ
@@ -187,5 +188,5 @@ class DomainAdversarialLoss(AdditiveMetric):
         source_logits, target_logits = ask(self.domain_disc, self.grl, source, target)
         return _statistics(source_logits, target_logits, source_weights, target_weights, self.reduction)
 
-    def _value(self, *statistics: Any) -> Tensor:
+    def _value(self, *statistics: Tensor) -> Tensor:
         return _reduction.value(self.reduction, *statistics)

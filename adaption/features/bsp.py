@@ -64,6 +64,8 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
     size = torch.where(finite & (size > 0), size, torch.ones_like(size))
     scaled = torch.where(finite, features / size, torch.zeros_like(features))  # eigh raises on NaN, and may overflow
     gram = scaled @ scaled.T if n <= d else scaled.T @ scaled
+    # Without the shift, which moves no eigenvector, LAPACK's divide and conquer underflows on dead features to NaN.
+    gram.diagonal().add_(1e-3 * gram.trace())
     vectors = torch.linalg.eigh(gram).eigenvectors[:, -int(options[0]) :]
     projected = vectors.T @ scaled if n <= d else scaled @ vectors
     poison = torch.where(finite, 1.0, torch.nan).to(size)
@@ -133,6 +135,6 @@ class BatchSpectralPenalizationLoss(AdditiveMetric):
         )
         return penalty, 1
 
-    def _value(self, *statistics: Any) -> Tensor:
+    def _value(self, *statistics: Tensor) -> Tensor:
         total, number = statistics
         return total / number

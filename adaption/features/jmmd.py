@@ -119,8 +119,8 @@ class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
     The formula is that of :func:`adaption.functional.joint_maximum_mean_discrepancy`. Without `thetas` nobody plays
     against anybody: the feature extractor minimises the value together with the task loss. With `thetas` this is the
     adversarial JMMD: the thetas maximise what the feature extractor minimises, so put a
-    :class:`adaption.layers.GradientReversalLayer` before and another one behind the layers of each theta: the one behind
-    turns the sign for the theta, the one before turns it back for the feature extractor.
+    :class:`adaption.layers.GradientReversalLayer` before and another one behind the layers of each theta: the one
+    behind turns the sign for the theta, the one before turns it back for the feature extractor.
 
     `compute` returns the mean of the batch values, each weighted by its number of samples `n + m`; with
     ``pooled=True`` the exact value over all samples of the epoch, as in
@@ -224,7 +224,7 @@ class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
             widths,
         )
 
-    def _value(self, *statistics: Any) -> Tensor:
+    def _value(self, *statistics: Tensor) -> Tensor:
         if not self.pooled:
             total, number = statistics
             return total / number

@@ -98,8 +98,8 @@ def estimate(
     """The biased or unbiased estimate from the stacked rows of both domains, in one or more layers.
 
     With `K` the kernel matrix and w the weights, those of the target negative, the biased estimate is ``w' K w``. The
-    unbiased one drops the diagonals, where ``k(x, x) = 1``: the mean over i != j is ``q + (q - 1) / (n - 1)`` with ``q``
-    the mean over all i, j, which is one more quadratic form per domain.
+    unbiased one drops the diagonals, where ``k(x, x) = 1``: the mean over i != j is ``q + (q - 1) / (n - 1)`` with
+    ``q`` the mean over all i, j, which is one more quadratic form per domain.
     """
     source, target = weights
     signed = torch.cat([source, -target])
@@ -131,13 +131,15 @@ def _linear(source: Tensor, target: Tensor, num_kernels: int, bandwidth: Bandwid
     _at_least_two(len(source), len(target), "linear")
     even = len(source) // 2 * 2
     s1, s2, t1, t2 = source[0:even:2], source[1:even:2], target[0:even:2], target[1:even:2]
-    differences = torch.stack([s1 - s2, t1 - t2, s1 - t2, s2 - t1])
-    distances = differences.square().sum(-1)  # (4, n // 2)
+    differences = torch.stack([s1 - s2, t1 - t2, s1 - t2, s2 - t1])  # (4, n // 2, d)
+    size = differences.detach().abs().amax()  # their squares could leave the range of float32
+    size = torch.where(size == 0, 1, size)
+    distances = (differences / size).square().sum(-1)
     if isinstance(bandwidth, str):
         used = distances.detach()
         scale = usable(used, used.median() if bandwidth == "median" else used.mean())
     else:
-        scale = distances.new_tensor(bandwidth)
+        scale = bandwidth / size.square()
     signs = distances.new_tensor([1.0, 1.0, -1.0, -1.0])
     return signs @ gaussians(distances, scale, num_kernels).mean(1)
 
@@ -154,6 +156,7 @@ def _at_least_two(n: int, m: int, estimator: str) -> None:
 def check_settings(
     num_kernels: int, bandwidth: Bandwidth, estimator: str, estimators: Sequence[str] = ESTIMATORS
 ) -> None:
+    """The settings that MMD and JMMD share."""
     _checks.count("num_kernels", num_kernels)
     if isinstance(bandwidth, str):
         _checks.option("bandwidth", bandwidth, ("median", "mean"))
@@ -163,6 +166,7 @@ def check_settings(
 
 
 def check_unweighted(estimator: str, source_weights: Tensor | None, target_weights: Tensor | None) -> None:
+    """Only the biased estimate has a weighted form."""
     for name, weights in (("source_weights", source_weights), ("target_weights", target_weights)):
         if weights is not None and estimator != "biased":
             msg = (
@@ -208,6 +212,7 @@ def median_bandwidth(source_features: Tensor, target_features: Tensor) -> Tensor
 
 
 def check_pair(source_features: Tensor, target_features: Tensor) -> None:
+    """Two batches of feature vectors of one layer."""
     _checks.matrix("source_features", source_features)
     _checks.matrix("target_features", target_features)
     _checks.same_layer("source_features", source_features, "target_features", target_features)
@@ -255,7 +260,7 @@ class MaximumMeanDiscrepancyLoss(AdditiveMetric):
         >>> loss = mmd(source, torch.tensor([[3.0, 0.0], [4.0, 0.0], [3.0, 1.0]]))
         >>> loss.backward()
         >>> loss.detach(), mmd.compute()
-        (tensor(1.0000), tensor(1.0000, dtype=torch.float64))
+        (tensor(1.1649), tensor(1.1649, dtype=torch.float64))
     """
 
     plot_lower_bound = 0.0
@@ -310,12 +315,9 @@ class MaximumMeanDiscrepancyLoss(AdditiveMetric):
         number = len(source_features) + len(target_features)
         return value * number, number
 
-    def _value(self, *statistics: Any) -> Tensor:
+    def _value(self, *statistics: Tensor) -> Tensor:
         if self.pooled:
-            source_features, target_features, *weights = statistics
-            if self.estimator != "biased":
-                weights = [None, None]
-            return self._discrepancy(source_features, target_features, *weights)
+            return self._discrepancy(*(statistics if self.estimator == "biased" else statistics[:2]))
         total, number = statistics
         return total / number
 

@@ -54,11 +54,11 @@ class _ScaledGradient(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(features: Tensor, factor: float | Tensor) -> Tensor:
+    def forward(features: Tensor, _factor: float | Tensor) -> Tensor:
         return features.view_as(features)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], _output: Tensor) -> None:
         ctx.factor = inputs[1]
 
     @staticmethod
@@ -196,9 +196,7 @@ class WarmStartGradientLayer(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the settings."""
-        return (
-            f"alpha={self.alpha}, lo={self.lo}, hi={self.hi}, max_iters={self.max_iters}, auto_step={self.auto_step}"
-        )
+        return f"alpha={self.alpha}, lo={self.lo}, hi={self.hi}, max_iters={self.max_iters}, auto_step={self.auto_step}"
 
 
 class WarmStartGradientReversalLayer(WarmStartGradientLayer):

@@ -1,0 +1,36 @@
+"""Sphinx configuration: MyST pages, API pages from docstrings, every example run by the doctest builder."""
+
+import adaption
+
+project = "adaption"
+author = "The adaption developers"
+copyright = "2026, the adaption developers"  # noqa: A001 - Sphinx asks for this name
+release = adaption.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+]
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build"]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented_params"
+autodoc_default_options = {"members": True, "exclude-members": "extra_repr,forward,reset,training"}
+napoleon_custom_sections = [("Shapes", "params_style"), "Output", "Inputs of `update` and `forward`"]
+# Other projects' pages are named in the text and not linked, so that the docs build without a network.
+ELSEWHERE = "torch|torchmetrics|nn|Tensor|optional|typing|Any|collections"
+ALIASES = r"Bandwidth$|Discriminator$|adaption\._"
+nitpick_ignore_regex = [("py:.*", f"({ELSEWHERE}|{ALIASES}).*")]
+
+doctest_test_doctest_blocks = "default"
+doctest_global_setup = "import torch; _ = torch.manual_seed(0)"
+
+html_theme = "furo"
+html_title = "adaption"
+html_static_path = ["_static"]

@@ -1,0 +1,98 @@
+"""BSP against singular value decompositions, coinciding singular values, and dead features."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from adaption.functional import batch_spectral_penalization
+
+
+def reference(source: Tensor, target: Tensor, k: int) -> Tensor:
+    """Chen et al. 2019, equation (6)."""
+    values = [torch.linalg.svd(part.double(), full_matrices=False).S for part in (source, target)]
+    return sum((s[:k].square().sum() for s in values), torch.zeros(()).double())
+
+
+@pytest.mark.parametrize("k", [1, 2, 9])
+@pytest.mark.parametrize(("n", "m", "d"), [(4, 4, 6), (8, 3, 5), (1, 7, 4), (6, 5, 1)])
+def test_equals_the_paper(n: int, m: int, d: int, k: int) -> None:
+    source, target = torch.randn(n, d).double(), torch.randn(m, d).double()
+    value = batch_spectral_penalization(source, target, num_singular_values=k)
+    torch.testing.assert_close(value, reference(source, target, k))
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (6, 4)])
+def test_gradcheck(shape: tuple[int, int]) -> None:
+    leaves = torch.randn(shape).double().requires_grad_(), torch.randn(shape).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda s, t: batch_spectral_penalization(s, t, num_singular_values=2), leaves)
+
+
+def test_gradient_stays_finite_when_singular_values_coincide() -> None:
+    """Orthogonal features: every singular value is 3, and the gradient of the two largest has norm 2 * 3 * sqrt(2)."""
+    features = (3 * torch.linalg.qr(torch.randn(5, 5)).Q).requires_grad_()
+    value = batch_spectral_penalization(features, torch.zeros(5, 5), num_singular_values=2)
+    value.backward()
+    assert value.item() == pytest.approx(18, rel=1e-5)
+    assert features.grad is not None
+    assert features.grad.norm().item() == pytest.approx(6 * 2**0.5, rel=1e-5)
+
+
+def test_zero_features_give_zero() -> None:
+    features = torch.zeros(3, 4, requires_grad=True)
+    value = batch_spectral_penalization(features, features)
+    value.backward()
+    assert value == 0
+    assert features.grad is not None
+    assert (features.grad == 0).all()
+
+
+@pytest.mark.parametrize("scale", [1e-15, 1e15])
+def test_tiny_and_huge_features(scale: float) -> None:
+    features = torch.randn(6, 4)
+    value = batch_spectral_penalization((scale * features), scale * features)
+    torch.testing.assert_close(value.double(), reference(scale * features, scale * features, 1), rtol=1e-5, atol=0)
+
+
+def test_dead_features_do_not_underflow_to_nan() -> None:
+    """Rectified features of low rank with dead units, on which LAPACK's float32 eigensolver has given NaN."""
+    for _ in range(300):
+        n, d, rank = (int(torch.randint(low, high, ())) for low, high in ((1, 130), (1, 130), (1, 10)))
+        features = torch.relu(torch.randn(n, rank) @ torch.randn(rank, d)) * (torch.rand(d) < 0.4)
+        features = features * 10.0 ** torch.randint(-8, 3, (d,))
+        value = batch_spectral_penalization(features, features)
+        torch.testing.assert_close(value.double(), reference(features, features, 1), rtol=1e-5, atol=1e-30)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_non_finite_features_give_nan(bad: float) -> None:
+    features = torch.randn(4, 3)
+    features[1, 2] = bad
+    assert batch_spectral_penalization(features, torch.randn(4, 3)).isnan()
+    assert batch_spectral_penalization(torch.randn(4, 3), features).isnan()
+
+
+def test_second_derivatives_are_refused() -> None:
+    features = torch.randn(4, 3, requires_grad=True)
+    (gradient,) = torch.autograd.grad(batch_spectral_penalization(features, features), features, create_graph=True)
+    with pytest.raises(RuntimeError, match="second derivatives"):
+        gradient.sum().backward()
+
+
+def test_compiles_whole() -> None:
+    features = torch.randn(4, 3, requires_grad=True)
+    value = torch.compile(batch_spectral_penalization, fullgraph=True, backend="aot_eager")(features, features)
+    expected = batch_spectral_penalization(features, features)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(torch.autograd.grad(value, features), torch.autograd.grad(expected, features))
+
+
+def test_bad_input_is_a_sentence() -> None:
+    features = torch.rand(4, 3)
+    with pytest.raises(ValueError, match="`num_singular_values` must be at least 1, but got 0"):
+        batch_spectral_penalization(features, features, num_singular_values=0)
+    with pytest.raises(ValueError, match="`target_features` must have as many columns"):
+        batch_spectral_penalization(features, torch.rand(4, 2))
+    with pytest.raises(ValueError, match="`source_features` must not be empty"):
+        batch_spectral_penalization(features[:0], features)

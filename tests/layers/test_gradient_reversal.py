@@ -1,0 +1,119 @@
+"""Gradient reversal: identity forward, the stated factor backward, and schedules that are kept."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from adaption.functional import gradient_reversal
+from adaption.layers import GradientReversalLayer, WarmStartGradientLayer, WarmStartGradientReversalLayer
+
+WARM = [WarmStartGradientLayer, WarmStartGradientReversalLayer]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 2.0, -1.0])
+def test_identity_forward_reversed_backward(weight: float) -> None:
+    for reverse in (GradientReversalLayer(weight), lambda x: gradient_reversal(x, torch.tensor(weight))):
+        x = torch.randn(3, 2, requires_grad=True)
+        y = reverse(x)
+        assert torch.equal(x, y)
+        (y * torch.arange(6.0).view(3, 2)).sum().backward()
+        torch.testing.assert_close(x.grad, -weight * torch.arange(6.0).view(3, 2))
+
+
+def test_second_derivatives_are_reversed_twice() -> None:
+    x = torch.tensor(2.0, requires_grad=True)
+    (first,) = torch.autograd.grad(gradient_reversal(x, 3.0) ** 3, x, create_graph=True)
+    (second,) = torch.autograd.grad(first, x)
+    assert first.item() == -3 * 12
+    assert second.item() == 3 * 3 * 12
+
+
+@pytest.mark.parametrize("layer_class", WARM)
+@pytest.mark.parametrize(("alpha", "lo", "hi", "max_iters"), [(1.0, 0.0, 1.0, 1000), (10.0, 0.1, 0.7, 20)])
+def test_schedule(layer_class: Any, alpha: float, lo: float, hi: float, max_iters: int) -> None:
+    layer = layer_class(alpha, lo, hi, max_iters)
+    sign = -1 if layer_class is WarmStartGradientReversalLayer else 1
+    for i in range(25):
+        expected = 2 * (hi - lo) / (1 + math.exp(-alpha * i / max_iters)) - (hi - lo) + lo
+        assert layer.coefficient.item() == pytest.approx(expected, abs=1e-6)
+        x = torch.ones(2, requires_grad=True)
+        layer(x).sum().backward()
+        assert x.grad is not None
+        assert x.grad[0].item() == pytest.approx(sign * expected, abs=1e-6)
+        layer.step()
+
+
+@pytest.mark.parametrize("layer_class", WARM)
+def test_steps_count_in_training_only_and_are_kept(layer_class: Any) -> None:
+    layer = layer_class(auto_step=True)
+    for _ in range(3):
+        layer(torch.ones(1))
+    layer.eval()
+    layer(torch.ones(1))
+    layer.step()
+    assert layer.iteration == 3
+    fresh = layer_class()
+    fresh.load_state_dict(layer.state_dict())
+    for kept in (fresh, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer)), layer.half(), layer.double()):
+        assert kept.iteration == 3
+        assert not kept.iteration.is_floating_point()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_gradients_keep_their_dtype(dtype: torch.dtype) -> None:
+    x = torch.ones(2, dtype=dtype, requires_grad=True)
+    WarmStartGradientReversalLayer(lo=0.5)(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.dtype == dtype
+    assert (x.grad == -0.5).all()
+
+
+def test_compiles_whole_without_compiling_anew_as_the_schedule_rises() -> None:
+    layer = WarmStartGradientReversalLayer(max_iters=10)
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    compiled = torch.compile(lambda x, weight: gradient_reversal(x, weight).sum(), fullgraph=True, backend=counter)
+    for _ in range(10):
+        layer.step()
+        x = torch.ones(2, requires_grad=True)
+        compiled(x, layer.coefficient).backward()
+        torch.testing.assert_close(x.grad, -layer.coefficient.expand(2))
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"alpha": math.nan}, ValueError, "`alpha` must be a finite number, but got nan"),
+        ({"lo": math.inf}, ValueError, "`lo` must be a finite number"),
+        ({"hi": "1"}, TypeError, "`hi` must be a number, but got str"),
+        ({"max_iters": 0}, ValueError, "`max_iters` must be at least 1"),
+        ({"max_iters": True}, TypeError, "`max_iters` must be an integer, but got bool"),
+        ({"auto_step": 1}, TypeError, "`auto_step` must be True or False"),
+    ],
+)
+def test_bad_settings(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    for layer_class in WARM:
+        with pytest.raises(error, match=message):
+            layer_class(**arguments)
+
+
+def test_bad_input() -> None:
+    with pytest.raises(ValueError, match="`grad_weight` must be a finite number"):
+        GradientReversalLayer(math.nan)
+    with pytest.raises(TypeError, match="`features` must be a floating-point tensor"):
+        gradient_reversal(torch.ones(2, dtype=torch.int64))
+    with pytest.raises(TypeError, match="`grad_weight` must be a number"):
+        gradient_reversal(torch.ones(2), None)  # type: ignore[arg-type] # the point of the test
+
+
+def test_repr_shows_the_settings() -> None:
+    assert repr(GradientReversalLayer(0.5)) == "GradientReversalLayer(grad_weight=0.5)"
+    assert "alpha=1.0, lo=0.0, hi=0.1, max_iters=7" in repr(WarmStartGradientLayer(hi=0.1, max_iters=7))

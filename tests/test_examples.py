@@ -1,0 +1,69 @@
+"""Every example that a user is shown runs: the README's loop, the docstrings, the scripts."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import json
+import re
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+
+import adaption
+from adaption import functional, layers
+
+ROOT = Path(__file__).parent.parent
+PUBLIC = [(door.__name__, name) for door in (adaption, functional, layers) for name in door.__all__]
+
+
+@pytest.mark.parametrize(("door", "name"), PUBLIC, ids=lambda value: value)
+def test_docstring_examples(door: str, name: str) -> None:
+    value = getattr(importlib.import_module(door), name)
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    tests = doctest.DocTestFinder(recurse=False).find(value, name, globs={})
+    for test in tests:
+        runner.run(test)
+    assert runner.tries > 0
+    assert runner.failures == 0
+
+
+def test_readme_loop(capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - the README is ours
+    assert capsys.readouterr().out.startswith("epoch 0: domain distance 0.")
+
+
+@pytest.mark.parametrize(("door", "name"), PUBLIC, ids=lambda value: value)
+def test_annotations_can_be_read_at_run_time(door: str, name: str) -> None:
+    value = getattr(importlib.import_module(door), name)
+    assert typing.get_type_hints(vars(value).get("__init__", value))
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "docs" / "examples" / script), *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+def test_digits_script(tmp_path: Path) -> None:
+    losses = ["source only", "control", "BSP + DANN"]
+    done = run("digits.py", "--seeds", "1", "--epochs", "1", "--losses", *losses, "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "digits.json").read_text())
+    assert (tmp_path / "digits.png").stat().st_size > 10_000
+    assert list(report["runs"]) == losses
+    assert report["runs"]["source only"][0]["accuracy"] == report["runs"]["control"][0]["accuracy"]
+    assert set(report["runs"]["BSP + DANN"][0]["losses"][0]) == {"DANN", "BSP"}
+    assert "target accuracy" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--seeds", "0"], ["--epochs", "-1"], ["--losses", "magic"]])
+def test_digits_script_refuses_nonsense(arguments: list[str]) -> None:
+    done = run("digits.py", *arguments)
+    assert done.returncode == 2
+    assert arguments[0] in done.stderr

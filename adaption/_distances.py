@@ -126,8 +126,8 @@ class Distances:
 @functools.lru_cache(maxsize=4)  # a step of training has the sizes of the one before
 def _above_diagonal(size: int, device: torch.device) -> Tensor:
     """Where the entries above the diagonal of a square stand in its memory."""
-    rows, columns = torch.triu_indices(size, size, offset=1, device=device)
-    return rows * size + columns
+    above = torch.triu_indices(size, size, offset=1, device=device)
+    return above[0] * size + above[1]
 
 
 def _differences(left: Tensor, right: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
 from adaption.features.mmd import check_pair
 
+_WORTH_HALVING = 128
 # Up to so many leading vectors are found one by one.
 _FEW = 4
 # Between these bounds the squares of the features are far from the limits of float32.
@@ -64,34 +65,35 @@ def batch_spectral_penalization(
 
 def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
     (features,) = tensors
-    size, gram = 1.0, _gram(features)
+    n, d = features.shape
+    size, gram = 1.0, _gram(features if n <= d else features.T)
     if not _TINY < float(gram.trace()) < _HUGE:
         size = float(features.abs().amax()) or 1.0
         if not math.isfinite(size):
             return [features.new_tensor(math.nan), *(torch.full_like(features, math.nan) for need in needed if need)]
         features = features / size
-        gram = _gram(features)
+        gram = _gram(features if n <= d else features.T)
     vectors = _leading_vectors(gram, int(options[0]))
-    wide = len(gram) == len(features)
-    projected = vectors.T @ features if wide else features @ vectors
+    projected = vectors.T @ features if n <= d else features @ vectors
     results = [projected.square().sum() * size**2]
     if needed[0]:
-        results.append((2 * size * vectors) @ projected if wide else (2 * size * projected) @ vectors.T)
+        results.append((2 * size * vectors) @ projected if n <= d else (2 * size * projected) @ vectors.T)
     return results
 
 
-def _gram(features: Tensor) -> Tensor:
-    """The smaller of ``F F'`` and ``F' F``; of a symmetric matrix one of the off-diagonal blocks is enough."""
-    rows = features if features.shape[0] <= features.shape[1] else features.T
+def _gram(rows: Tensor) -> Tensor:
+    """``rows @ rows'``, of which one of each two off-diagonal blocks is enough."""
+    if len(rows) < _WORTH_HALVING:
+        return rows @ rows.T
     upper, lower = rows.tensor_split(2)
     across = upper @ lower.T
-    return torch.cat([torch.cat([upper @ upper.T, across], 1), torch.cat([across.T, lower @ lower.T], 1)])
+    return torch.cat([torch.cat([_gram(upper), across], 1), torch.cat([across.T, _gram(lower)], 1)])
 
 
 def _leading_vectors(gram: Tensor, number: int) -> Tensor:
     """Orthonormal vectors that span the `number` leading eigenvectors.
 
-    For few of them it takes half the time to find the eigenvalues alone, and to solve with the matrix shifted to just
+    For few of them it takes less time to find the eigenvalues alone, and to solve with the matrix shifted to just
     above each leading one: of any start, its eigenvector comes out larger than the rest by nearly the inverse of the
     precision, and a second time by the square. Of a multiple eigenvalue comes out some vector of its space, and of
     another start another: what a subgradient needs.

@@ -64,9 +64,10 @@ def digits(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure speed and memory, side by side in one run."""
+    """Measure speed and memory beside the peers and write the page of the docs; `-- --quick` only shows."""
     install(session, "bench")
-    session.run("python", "tests/benchmarks/bench.py", *session.posargs)
+    session.install("--no-deps", *nox.project.dependency_groups(PROJECT, "peers"))
+    session.run("python", "-m", "benchmarks.bench", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
 @nox.session

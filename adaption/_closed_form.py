@@ -7,6 +7,7 @@ opaque operator, `torch.func.grad` works, and what is not offered (second deriva
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -68,16 +69,23 @@ class _Value(Function):
             return (None,) * (3 + len(ctx.needed))
         saved = ctx.saved_tensors
         pairs = zip(saved[: len(saved) // 2], saved[len(saved) // 2 :], strict=True)
-        gradients = [_Once.apply(gradient, outer[0], tensor) for gradient, tensor in pairs]
+        scaled = _Once.apply if torch.is_grad_enabled() else _scaled
+        gradients = [scaled(gradient, outer[0], tensor) for gradient, tensor in pairs]
         return None, None, None, *(gradients.pop(0) if need else None for need in ctx.needed)
+
+
+# `Function.apply` derives the signature at each call, which takes as long as three operations on a small batch.
+_Value.forward.__signature__ = inspect.signature(_Value.forward)  # type: ignore[attr-defined] # unknown to mypy
+
+
+def _scaled(gradient: Tensor, outer: Tensor, _tensor: Tensor) -> Tensor:
+    return gradient * outer
 
 
 class _Once(Function):
     """`gradient * outer`, tied to a tensor in the graph so that second derivatives raise instead of missing a term."""
 
-    @staticmethod
-    def forward(gradient: Tensor, outer: Tensor, _tensor: Tensor) -> Tensor:
-        return gradient * outer
+    forward = staticmethod(_scaled)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -1,4 +1,4 @@
-r"""Gaussian kernels, the bandwidth rule, and the quadratic form :math:`w^\top K w` with its gradient.
+r"""Gaussian kernels, and the quadratic form :math:`w^\top K w` with its gradient.
 
 Everything an estimator of the MMD needs is a sum of such forms, :math:`\operatorname{tr} W^\top K W` with few columns.
 
@@ -12,26 +12,29 @@ The scales are powers of two, so each exponential is the square of the one befor
 .. math:: \nabla_{x_i} = 4 \sum_j P_{ij} (x_i - x_j), \qquad \nabla_W = 2 K W,
 
 and comes out of the same pass as the value. The bandwidth is a constant of the differentiation.
+
+The pass goes over the tiles of the upper triangle: one product gives the distances of a tile, one exponential and a few
+squarings in place the kernels, and two products with the augmented rows what the tile adds to the gradient of its rows
+and of its columns. Nothing of the size of all pairs is kept, and nothing at all for backward.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from adaption._closed_form import ClosedForm
+from adaption._distances import Distances
 
 Bandwidth = str | float
 
-# |x|^2 + |y|^2 - 2xy loses the digits by which the bandwidth is smaller than the largest |x|^2. Beyond this ratio the
-# distances are taken from the differences themselves, in float64.
-_SAFE_RATIO = 1 / 32
 # The relative error of an exponential doubles at each squaring: every so many kernels a fresh exponential is taken.
 _SQUARINGS = 5
-_RULES = {"median": -1.0, "mean": -2.0}
+_RULES = {-1.0: "median", -2.0: "mean"}
 
 
 def quadratic_form(layers: Sequence[Tensor], weights: Tensor, num_kernels: int, bandwidth: Bandwidth) -> Tensor:
@@ -69,12 +72,13 @@ def usable(distances: Tensor, bandwidth: Tensor) -> Tensor:
 
 
 def _code(bandwidth: Bandwidth) -> float:
-    return _RULES[bandwidth] if isinstance(bandwidth, str) else bandwidth
+    """An operator takes numbers, not words; a bandwidth is never negative."""
+    return next(code for code, rule in _RULES.items() if rule == bandwidth) if isinstance(bandwidth, str) else bandwidth
 
 
 def _bandwidth(features: Tensor, code: float) -> Tensor:
-    _, _, bandwidth, size = _distances(features, code)
-    return (bandwidth * size**2).to(features.dtype)
+    distances = Distances(features, _RULES.get(code, code))
+    return features.new_tensor(distances.bandwidth * distances.size**2)
 
 
 _opaque_bandwidth = torch.library.custom_op(
@@ -83,77 +87,101 @@ _opaque_bandwidth = torch.library.custom_op(
 _opaque_bandwidth.register_fake(lambda features, _code: features.new_empty(()))
 
 
-def _centred(features: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows moved to their mean and scaled to entries of at most 1, and the size they were divided by.
-
-    Far from the origin the products below would cancel, and tiny or huge features leave the range of float32. The first
-    row is taken off first, so that equal rows end at 0 exactly.
-    """
-    points = features - features[0]
-    points = points - points.mean(0)
-    size = points.abs().amax()
-    size = torch.where(size > 0, size, torch.ones_like(size))
-    return points / size, size
-
-
-def _distances(features: Tensor, code: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Centred rows, squared distances between them, bandwidth and size; in float64 where float32 would not do."""
-    points, size = _centred(features)
-    norms = points.square().sum(1)
-    distances = torch.addmm(norms[:, None] + norms, points, points.T, alpha=-2).clamp_(min=0)
-    bandwidth = _bandwidth_of(distances, code, size)
-    if not bool(bandwidth < norms.max() * _SAFE_RATIO):  # NaN stays on this side
-        return points, distances, bandwidth, size
-    points, size = _centred(features.double())
-    distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").square()
-    return points, distances, _bandwidth_of(distances, code, size), size
-
-
-def _bandwidth_of(distances: Tensor, code: float, size: Tensor) -> Tensor:
-    if code > 0:
-        return code / size.to(distances.dtype).square()
-    n = len(distances)
-    rows, columns = torch.triu_indices(n, n, offset=1, device=distances.device)
-    pairs = distances[rows, columns]
-    return usable(pairs, pairs.median() if code == _RULES["median"] else pairs.mean())
-
-
-def _kernel(distances: Tensor, bandwidth: Tensor, num_kernels: int) -> tuple[Tensor, Tensor]:
-    """The mean of the kernels and its derivative by the squared distance."""
-    kernel = torch.zeros_like(distances)
-    slope = torch.zeros_like(distances)
-    power = kernel
-    for s in range(num_kernels):
-        rate = 2.0 ** (s - num_kernels // 2) / bandwidth
-        power = torch.exp(distances * -rate) if s % _SQUARINGS == 0 else power.square()
-        kernel += power
-        slope -= rate * power
-    return kernel / num_kernels, slope / num_kernels
-
-
 def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
     weights, *layers = tensors
-    num_kernels, code = int(options[0]), options[1]
-    kernels, slopes, centred = [], [], []
-    for layer in layers:
-        points, distances, bandwidth, size = _distances(layer, code)
-        kernel, slope = _kernel(distances, bandwidth, num_kernels)
-        kernels.append(kernel)
-        slopes.append(slope)
-        centred.append((points, size))
-    product = functools.reduce(torch.mul, kernels)
-    w = weights.to(product.dtype)
-    mixed = product @ w
-    results = [(w * mixed).sum().to(weights.dtype)]
+    num_kernels, rule = int(options[0]), _RULES.get(options[1], options[1])
+    factors = [Distances(layer, rule) for layer in layers]
+    if not all(math.isfinite(factor.bandwidth) for factor in factors):
+        wanted = [tensor for tensor, need in zip(tensors, needed, strict=True) if need]
+        return [weights.new_tensor(math.nan), *(torch.full_like(tensor, math.nan) for tensor in wanted)]
+    if num_kernels == 1 and len(factors) > 1:
+        mixed, gradients = _joint(factors, weights, differentiate=any(needed[1:]))
+    else:
+        mixed, gradients = _sweep(factors, weights, num_kernels, differentiate=any(needed[1:]))
+    value = (weights * mixed).sum(dtype=torch.float64).clamp_(min=0)  # rounding could be below
+    results = [value.to(weights.dtype)]
     if needed[0]:
         results.append((2 * mixed).to(weights.dtype))
-    for index, (layer, (points, size)) in enumerate(zip(layers, centred, strict=True)):
-        if needed[index + 1]:
-            others = [k for i, k in enumerate(kernels) if i != index]
-            pull = functools.reduce(torch.mul, [slopes[index], *others]) * (w @ w.T)
-            rows = points.to(pull.dtype)  # one layer may need float64 where another does not
-            results.append((4 * (pull.sum(1, keepdim=True) * rows - pull @ rows) / size).to(layer.dtype))
-    return results
+    per_layer = zip(layers, gradients, needed[1:], strict=False)  # none at all where none is needed
+    return results + [gradient.to(layer.dtype) for layer, gradient, need in per_layer if need]
 
 
 _quadratic_form = ClosedForm("gaussian_quadratic_form", _evaluate)
+
+
+def _joint(factors: list[Distances], weights: Tensor, *, differentiate: bool) -> tuple[Tensor, list[Tensor]]:
+    """One Gaussian per layer: their product is a single one of the layers side by side, each in its own bandwidth."""
+    roots = [factor.bandwidth**0.5 for factor in factors]
+    joint = Distances(torch.cat([f.rows / root for f, root in zip(factors, roots, strict=True)], dim=1), 1.0)
+    mixed, gradients = _sweep([joint], weights, 1, differentiate=differentiate)
+    parts = gradients[0].split([factor.rows.shape[1] for factor in factors], dim=1) if differentiate else []
+    return mixed, [part / (root * f.size) for part, root, f in zip(parts, roots, factors, strict=False)]
+
+
+def _sweep(
+    factors: list[Distances], weights: Tensor, num_kernels: int, *, differentiate: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """``K W``, and the gradients of ``trace(W' K W)`` by the features of each factor, from one pass over the tiles."""
+    dtype = torch.float64 if any(factor.rows.dtype == torch.float64 for factor in factors) else weights.dtype
+    w = weights.to(dtype)
+    share = num_kernels ** -len(factors)  # the kernels are summed, and averaged here
+    rates = [2.0 ** -(num_kernels // 2) / factor.bandwidth for factor in factors]
+    scales = [4 * share * rate / factor.size for rate, factor in zip(rates, factors, strict=True)]
+    pulls = [_Pull(factor.rows, scale) for factor, scale in zip(factors, scales, strict=True) if differentiate]
+    mixed = torch.zeros_like(w)
+    for rows, columns in factors[0].tiles():
+        i, j = slice(*rows), slice(*columns)
+        tiles = [
+            _gaussians(factor.tile(rows, columns), rate, num_kernels, differentiate=differentiate)
+            for factor, rate in zip(factors, rates, strict=True)
+        ]
+        kernels = [kernel.to(dtype) for kernel, _ in tiles]
+        product = functools.reduce(torch.mul, kernels)
+        mixed[i].addmm_(product, w[j], alpha=share)
+        if rows != columns:
+            mixed[j].addmm_(product.T, w[i], alpha=share)
+        if differentiate:
+            pairs = torch.mm(w[i], w[j].T)
+            for index, (pull, (_, slope)) in enumerate(zip(pulls, tiles, strict=True)):
+                others = kernels[:index] + kernels[index + 1 :]
+                pull.add(functools.reduce(torch.mul, others, pairs * slope), i, j)
+    return mixed, [pull.total() for pull in pulls]
+
+
+def _gaussians(distances: Tensor, rate: float, num_kernels: int, *, differentiate: bool) -> tuple[Tensor, Tensor]:
+    """The sum of the kernels, ``exp(-2^s rate D)`` each, and the negative of its derivative by ``rate D``."""
+    kernel = torch.mul(distances, -rate).exp_()
+    if num_kernels == 1:
+        return kernel, kernel
+    power = kernel * kernel
+    slope = torch.add(kernel, power, alpha=2) if differentiate else kernel
+    kernel += power
+    for s in range(2, num_kernels):
+        if s % _SQUARINGS:
+            power *= power
+        else:
+            torch.mul(distances, -rate * 2.0**s, out=power).exp_()
+        kernel += power
+        if differentiate:
+            slope.add_(power, alpha=2.0**s)
+    return kernel, slope
+
+
+class _Pull:
+    """``scale * sum over j of F_ij (x_j - x_i)`` for a symmetric F, from the tiles of its upper triangle."""
+
+    def __init__(self, points: Tensor, scale: float) -> None:
+        self._points, self._scale = points, scale
+        self._towards = torch.zeros_like(points)
+        self._strength = torch.zeros_like(points[:, :1])
+
+    def add(self, force: Tensor, i: slice, j: slice) -> None:
+        force = force.to(self._points.dtype)
+        self._towards[i].addmm_(force, self._points[j], alpha=self._scale)
+        self._strength[i] += force.sum(1, keepdim=True)
+        if i != j:
+            self._towards[j].addmm_(force.T, self._points[i], alpha=self._scale)
+            self._strength[j] += force.sum(0).unsqueeze(1)
+
+    def total(self) -> Tensor:
+        return self._towards.addcmul_(self._strength, self._points, value=-self._scale)

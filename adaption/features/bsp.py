@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -12,6 +13,12 @@ from adaption._closed_form import ClosedForm
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
 from adaption.features.mmd import check_pair
+
+_WORTH_HALVING = 128
+# Up to so many leading vectors are found one by one.
+_FEW = 4
+# Between these bounds the squares of the features are far from the limits of float32.
+_TINY, _HUGE = 1e-20, 1e20
 
 
 @full_precision
@@ -59,21 +66,58 @@ def batch_spectral_penalization(
 def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
     (features,) = tensors
     n, d = features.shape
-    size = features.abs().amax()
-    finite = torch.isfinite(size)
-    size = torch.where(finite & (size > 0), size, torch.ones_like(size))
-    scaled = torch.where(finite, features / size, torch.zeros_like(features))  # eigh raises on NaN, and may overflow
-    gram = scaled @ scaled.T if n <= d else scaled.T @ scaled
-    # Without the shift, which moves no eigenvector, LAPACK's divide and conquer underflows on dead features to NaN.
-    gram.diagonal().add_(1e-3 * gram.trace())
-    vectors = torch.linalg.eigh(gram).eigenvectors[:, -int(options[0]) :]
-    projected = vectors.T @ scaled if n <= d else scaled @ vectors
-    poison = torch.where(finite, 1.0, torch.nan).to(size)
-    results = [projected.square().sum() * size**2 * poison]
+    size, gram = 1.0, _gram(features if n <= d else features.T)
+    if not _TINY < float(gram.trace()) < _HUGE:
+        size = float(features.abs().amax()) or 1.0
+        if not math.isfinite(size):
+            return [features.new_tensor(math.nan), *(torch.full_like(features, math.nan) for need in needed if need)]
+        features = features / size
+        gram = _gram(features if n <= d else features.T)
+    vectors = _leading_vectors(gram, int(options[0]))
+    projected = vectors.T @ features if n <= d else features @ vectors
+    results = [projected.square().sum() * size**2]
     if needed[0]:
-        restored = vectors @ projected if n <= d else projected @ vectors.T
-        results.append(2 * restored * size * poison)
+        results.append((2 * size * vectors) @ projected if n <= d else (2 * size * projected) @ vectors.T)
     return results
+
+
+def _gram(rows: Tensor) -> Tensor:
+    """``rows @ rows'``, of which one of each two off-diagonal blocks is enough."""
+    if len(rows) < _WORTH_HALVING:
+        return rows @ rows.T
+    upper, lower = rows.tensor_split(2)
+    across = upper @ lower.T
+    return torch.cat([torch.cat([_gram(upper), across], 1), torch.cat([across.T, _gram(lower)], 1)])
+
+
+def _leading_vectors(gram: Tensor, number: int) -> Tensor:
+    """Orthonormal vectors that span the `number` leading eigenvectors.
+
+    For few of them it takes less time to find the eigenvalues alone, and to solve with the matrix shifted to just
+    above each leading one: of any start, its eigenvector comes out larger than the rest by nearly the inverse of the
+    precision, and a second time by the square. Of a multiple eigenvalue comes out some vector of its space, and of
+    another start another: what a subgradient needs.
+    """
+    n, eps = len(gram), torch.finfo(gram.dtype).eps
+    # In units of the trace nothing below overflows. Without the shift, which moves no eigenvector, LAPACK underflows on
+    # dead features and fails.
+    gram = gram / (float(gram.trace()) or 1.0)
+    gram.diagonal().add_(1e-3)
+    if number > min(_FEW, n // 2):
+        vectors: Tensor = torch.linalg.eigh(gram).eigenvectors[:, -number:]
+        return vectors
+    leading = torch.linalg.eigvalsh(gram)[-number:]
+    shifted = gram.repeat(number, 1, 1)
+    shifted.diagonal(dim1=1, dim2=2).sub_((leading + 4 * eps * leading[-1])[:, None])
+    factors, pivots, _ = torch.linalg.lu_factor_ex(shifted)
+    pivot_values = factors.diagonal(dim1=1, dim2=2)
+    pivot_values.masked_fill_(pivot_values == 0, eps)
+    vectors = torch.arange(number * n, dtype=gram.dtype, device=gram.device).cos().view(number, n, 1)  # like noise
+    for _ in range(2):
+        vectors = torch.linalg.lu_solve(factors, pivots, vectors)
+        vectors = vectors / vectors.norm(dim=1, keepdim=True)
+    basis: Tensor = torch.linalg.qr(vectors.squeeze(2).T).Q
+    return basis
 
 
 _spectral_energy = ClosedForm("spectral_energy", _evaluate)

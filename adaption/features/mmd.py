@@ -104,7 +104,7 @@ def estimate(
     source, target = weights
     signed = torch.cat([source, -target])
     if estimator == "biased":
-        return quadratic_form(layers, signed[:, None], num_kernels, bandwidth).clamp(min=0)  # rounding could be below
+        return quadratic_form(layers, signed[:, None], num_kernels, bandwidth)
     n, m = len(source), len(target)
     _at_least_two(n, m, "unbiased")
     rows = torch.zeros_like(signed)

@@ -1,0 +1,227 @@
+"""Speed and memory, side by side in one run: ``nox -s bench``, or ``nox -s bench -- --quick``.
+
+Every measurement has a process of its own. Tables and picture are written to the documentation, with the machine and
+the versions; no number in them is typed by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import torch
+from benchmarks.contestants import CONTESTANTS
+from benchmarks.measure import PROMISES
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+DOCS = Path(__file__).parents[2] / "docs"
+PICTURE = DOCS / "_static" / "benchmarks.svg"
+SIZES = [32, 64, 128, 256, 512, 1024, 2048, 4096]
+WIDTHS = [64, 256, 1024, 4096]
+WIDTH, SIZE = 256, 128  # where the other one is varied
+LONG = 4.0  # a contestant that takes longer than this is not asked for larger batches
+PACKAGES = ("torch", "torchmetrics", "dalib", "pytorch-adapt", "rul-adapt", "skada", "geomloss")
+
+Key = tuple[str, str, int, int]
+Results = dict[Key, dict[str, Any]]
+
+
+def ask(**request: Any) -> dict[str, Any]:
+    """The answer of a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.measure", json.dumps(request)]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    if child.returncode:
+        last = child.stderr.strip().splitlines()[-1:] or [f"exit status {child.returncode}"]
+        return {"failure": last[0][:60]}
+    answer: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+    return answer
+
+
+def machine() -> list[str]:
+    """What the numbers depend on."""
+    info = Path("/proc/cpuinfo")
+    models = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if _installed(name)]
+    return [
+        f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        f"{platform.system()}, Python {platform.python_version()}, {', '.join(versions)}",
+    ]
+
+
+def _installed(name: str) -> bool:
+    return any(distribution.name == name for distribution in importlib.metadata.distributions())
+
+
+def collect(sizes: list[int], widths: list[int], seconds: float, console: Console) -> tuple[Results, dict[str, float]]:
+    """Take all measurements; the bar counts them."""
+    results: Results = {}
+    promises: dict[str, float] = {}
+    grid = sorted({*((n, WIDTH) for n in sizes), *((SIZE, d) for d in widths)}, key=math.prod)
+    columns = (TextColumn("{task.description:<48}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=len(PROMISES) + len(CONTESTANTS) * len(grid))
+        for name in PROMISES:
+            progress.update(task, description=name[:48])
+            promises[name] = ask(name=name).get("value", math.nan)
+            progress.advance(task)
+        for loss, library in CONTESTANTS:
+            stopped: list[tuple[int, int]] = []
+            for n, d in grid:
+                progress.update(task, description=f"{loss}, {library}, n = {n}, d = {d}")
+                if any(n >= n0 and d >= d0 for n0, d0 in stopped):
+                    answer: dict[str, Any] = {"failure": ""}
+                else:
+                    answer = ask(loss=loss, library=library, n=n, d=d, seconds=seconds)
+                if answer.get("seconds", math.inf) > LONG:
+                    stopped.append((n, d))
+                results[loss, library, n, d] = answer
+                progress.advance(task)
+    return results, promises
+
+
+def duration(seconds: float) -> str:
+    """Three digits and a unit."""
+    for unit, scale in (("s", 1.0), ("ms", 1e3)):
+        if seconds * scale >= 1:
+            return f"{seconds * scale:.3g} {unit}"
+    return f"{seconds * 1e6:.0f} us"
+
+
+def cell(result: dict[str, Any], field: str) -> str:
+    """A number of the tables, or why there is none."""
+    if "failure" in result:
+        return result["failure"] or "-"
+    return duration(result["seconds"]) if field == "seconds" else f"{result['memory'] / 1e6:.0f} MB"
+
+
+def growth(results: Results, loss: str, library: str, sizes: list[int]) -> str:
+    """The power of n by which the time grows at the largest two sizes."""
+    known = [(n, r["seconds"]) for n in sizes if "seconds" in (r := results[loss, library, n, WIDTH])]
+    if len(known) < 2:
+        return "-"
+    (n0, t0), (n1, t1) = known[-2:]
+    return f"n^{math.log(t1 / t0) / math.log(n1 / n0):.1f}"
+
+
+def tables(results: Results, sizes: list[int], widths: list[int]) -> list[tuple[str, list[list[str]]]]:
+    """Titles and rows, the first row being the head."""
+    found = []
+    for loss in dict.fromkeys(loss for loss, _ in CONTESTANTS):
+        libraries = [library for each, library in CONTESTANTS if each == loss]
+        for field, what in (("seconds", "time of a step"), ("memory", "peak memory above inputs and gradients")):
+            rows = [["", *(f"n = m = {n:,}" for n in sizes), *(["growth"] if field == "seconds" else [])]]
+            for library in libraries:
+                cells = [cell(results[loss, library, n, WIDTH], field) for n in sizes]
+                rows.append([library, *cells, *([growth(results, loss, library, sizes)] if field == "seconds" else [])])
+            found.append((f"{loss}: {what}, d = {WIDTH}", rows))
+        rows = [["", *(f"d = {d:,}" for d in widths)]]
+        rows += [
+            [library, *(cell(results[loss, library, SIZE, d], "seconds") for d in widths)] for library in libraries
+        ]
+        found.append((f"{loss}: time of a step, n = m = {SIZE}", rows))
+    return found
+
+
+def promise_rows(promises: dict[str, float]) -> list[list[str]]:
+    """What was promised beside what was measured."""
+    rows = [["", "at most", "measured", ""]]
+    for name, value in promises.items():
+        limit, unit, _ = PROMISES[name]
+        shown = f"{value:.0f}{unit}" if unit else f"{value:.2f}"
+        rows.append([name, f"{limit:g}{unit}", shown, "met" if value <= limit else "missed"])
+    return rows
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table of the documentation."""
+    head, *body = ("| " + " | ".join(row) + " |" for row in rows)
+    return "\n".join([head, "|---" + "|---:" * (len(rows[0]) - 1) + "|", *body])
+
+
+def draw(results: Results, sizes: list[int]) -> None:
+    """Time and memory over n, both axes logarithmic, a column of axes per loss."""
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "adaption"
+    import matplotlib.pyplot as plt
+
+    losses = list(dict.fromkeys(loss for loss, _ in CONTESTANTS))
+    names = list(dict.fromkeys(library for _, library in CONTESTANTS))
+    figure, axes = plt.subplots(
+        2, len(losses), figsize=(3.2 * len(losses), 6), sharex=True, sharey="row", squeeze=False
+    )
+    for column, loss in enumerate(losses):
+        for row, (field, scale) in enumerate((("seconds", 1.0), ("memory", 1e-6))):
+            for library in (library for each, library in CONTESTANTS if each == loss):
+                known = [(n, r[field] * scale) for n in sizes if field in (r := results[loss, library, n, WIDTH])]
+                ours = {"color": "black", "linewidth": 2.5, "zorder": 3} if library == "adaption" else {}
+                style = {"marker": "o", "markersize": 3, "color": f"C{names.index(library)}", "label": library, **ours}
+                axes[row, column].plot([n for n, _ in known], [max(y, 1e-6) for _, y in known], **style)
+            axes[row, column].set(xscale="log", yscale="log")
+            axes[row, column].grid(alpha=0.3)
+        axes[0, column].set_title(loss)
+        axes[1, column].set_xlabel("n = m")
+    axes[1, 0].set_ylim(bottom=0.1)
+    axes[0, 0].set_ylabel("seconds a step")
+    axes[1, 0].set_ylabel("peak memory, MB")
+    lines = {line.get_label(): line for axis in axes[0] for line in axis.get_lines()}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, frameon=False)
+    figure.set_layout_engine("constrained")
+    PICTURE.parent.mkdir(exist_ok=True)
+    figure.savefig(PICTURE, metadata={"Date": None})
+
+
+def write(results: Results, promises: dict[str, float], sizes: list[int], widths: list[int]) -> None:
+    """The page of the documentation."""
+    shims = dict.fromkeys(shim for result in results.values() for shim in result.get("shims", []))
+    about = (
+        "Written by `nox -s bench`: medians of a step, forward and backward, on float32 features, every measurement in "
+        "a process of its own. Peers are measured as they come from PyPI, with the settings nearest to ours. *Floor* "
+        "is one matrix product, one exponential and one matrix product of the full size, with nothing else; *plain "
+        "autograd* is the formula over `torch.cdist`. A dash: not tried, because a smaller batch failed or took longer "
+        f"than {LONG:g} s."
+    )
+    picture = "```{image} _static/benchmarks.svg\n:alt: Time and peak memory of all libraries over the batch size\n```"
+    parts = [
+        "# Benchmarks",
+        about,
+        "\n".join(f"- {line}" for line in machine()),
+        picture,
+        "## What was promised\n\n" + markdown(promise_rows(promises)),
+        *(f"## {title}\n\n{markdown(rows)}" for title, rows in tables(results, sizes, widths)),
+        "## Shims\n\n" + "\n".join(f"- {shim}" for shim in shims),
+    ]
+    (DOCS / "benchmarks.md").write_text("\n\n".join(parts) + "\n")
+
+
+def main() -> None:
+    """Measure, show and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer sizes, shorter measurements, nothing written")
+    quick = parser.parse_args().quick
+    sizes, widths, seconds = ([32, 128, 512], [64, 256], 0.1) if quick else (SIZES, WIDTHS, 0.5)
+    console = Console()
+    results, promises = collect(sizes, widths, seconds, console)
+    for title, rows in [("What was promised", promise_rows(promises)), *tables(results, sizes, widths)]:
+        table = Table(*rows[0], title=title)
+        for row in rows[1:]:
+            table.add_row(*row)
+        console.print(table)
+    if not quick:
+        draw(results, sizes)
+        write(results, promises, sizes, widths)
+        console.print("wrote docs/benchmarks.md and docs/_static/benchmarks.svg")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""One row per loss and library: how a step, forward and backward, is taken there.
+
+A peer is imported where it is built, in a process of its own. Where a package no longer imports, `_stub` or `_bare`
+puts the smallest thing in the place of what is missing, and the name of the shim goes into the tables.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import MagicMock
+
+import torch
+from torch import Tensor, nn
+
+import adaption
+from adaption import functional
+
+Step = Callable[[], object]
+Build = Callable[[int, int], Step]
+
+CLASSES = 10
+HIDDEN = 256
+CONTESTANTS: dict[tuple[str, str], Build] = {}
+SHIMS: list[str] = []
+
+
+def contestant(loss: str, library: str) -> Callable[[Build], Build]:
+    """Enter a step of `library` for `loss`; tables and pictures have a row for each."""
+
+    def enter(build: Build) -> Build:
+        CONTESTANTS[loss, library] = build
+        return build
+
+    return enter
+
+
+def leaves(n: int, d: int) -> tuple[Tensor, Tensor]:
+    """A source and a target batch, with memory for their gradients."""
+    source, target = torch.randn(n, d, requires_grad=True), (torch.randn(n, d) + 0.1).requires_grad_()
+    source.grad, target.grad = torch.zeros_like(source), torch.zeros_like(target)
+    return source, target
+
+
+def layers(n: int, d: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Features and as many columns as predictions have."""
+    features, predictions = leaves(n, d), leaves(n, CLASSES)
+    return [features[0], predictions[0]], [features[1], predictions[1]]
+
+
+def step(loss: Callable[..., Any], *batch: Any) -> Step:
+    """Forward and backward of a loss on one batch."""
+    return lambda: loss(*batch).backward()
+
+
+def resetting(metric: Any, *batch: Any) -> Step:
+    """A step of a torchmetrics.Metric whose states would keep every graph."""
+
+    def take() -> None:
+        metric.reset()
+        metric(*batch).backward()
+
+    return take
+
+
+def discriminator(d: int) -> nn.Module:
+    """The same network for every library, with a logit."""
+    return nn.Sequential(nn.Linear(d, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1))
+
+
+def _stub(library: str, *modules: str) -> None:
+    for module in modules:
+        if module not in sys.modules:
+            sys.modules[module] = MagicMock()
+            SHIMS.append(f"{library}: `{module}`, which the loss does not use, is a stub")
+
+
+def _bare(*packages: str) -> None:
+    for package in packages:
+        if package in sys.modules:
+            continue
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.submodule_search_locations is None:
+            raise ModuleNotFoundError(package)
+        module = types.ModuleType(package)
+        module.__path__ = list(spec.submodule_search_locations)
+        sys.modules[package] = module
+        SHIMS.append(f"{package}: the module of the loss is imported without `{package}/__init__.py`")
+
+
+def plain_mmd(source: Tensor, target: Tensor, num_kernels: int = 5) -> Tensor:
+    """The formula as one writes it down, by autograd over `torch.cdist`."""
+    n = len(source)
+    stacked = torch.cat([source, target])
+    distances = torch.cdist(stacked, stacked).square()
+    rows, columns = torch.triu_indices(len(stacked), len(stacked), offset=1)
+    bandwidth = distances.detach()[rows, columns].median()
+    kernel = torch.zeros(())
+    for s in range(num_kernels):
+        kernel = kernel + torch.exp(-(2.0 ** (s - num_kernels // 2)) * distances / bandwidth) / num_kernels
+    return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
+
+
+def plain_jmmd(source: list[Tensor], target: list[Tensor]) -> Tensor:
+    """The same over layers, one kernel each."""
+    n, kernel = len(source[0]), torch.ones(())
+    for pair in zip(source, target, strict=True):
+        stacked = torch.cat(pair)
+        distances = torch.cdist(stacked, stacked).square()
+        rows, columns = torch.triu_indices(len(stacked), len(stacked), offset=1)
+        kernel = kernel * torch.exp(-distances / distances.detach()[rows, columns].median())
+    return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
+
+
+def floor(source: Tensor, target: Tensor) -> None:
+    """What no full-size implementation goes below: one product for the distances, one exp, one for the gradient."""
+    with torch.no_grad():
+        stacked = torch.cat([source, target])
+        _ = (stacked @ stacked.T).mul_(-1e-3).exp_() @ stacked
+
+
+@contestant("MMD", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.maximum_mean_discrepancy, *leaves(n, d))
+
+
+@contestant("MMD", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_mmd, *leaves(n, d))
+
+
+@contestant("MMD", "floor")
+def _(n: int, d: int) -> Step:
+    batch = leaves(n, d)
+    return lambda: floor(*batch)
+
+
+@contestant("MMD", "TLLib")
+def _(n: int, d: int) -> Step:
+    _stub("TLLib", "qpsolvers")
+    kernels = importlib.import_module("dalib.modules.kernels")
+    dan = importlib.import_module("dalib.adaptation.dan")
+    gaussians = [kernels.GaussianKernel(alpha=2.0**k) for k in range(-3, 2)]
+    return step(dan.MultipleKernelMaximumMeanDiscrepancy(gaussians), *leaves(n, d))
+
+
+def _pytorch_adapt(module: str) -> Any:
+    _bare("pytorch_adapt", "pytorch_adapt.layers")
+    _stub("pytorch-adapt", "tqdm")
+    return importlib.import_module(f"pytorch_adapt.layers.{module}")
+
+
+@contestant("MMD", "pytorch-adapt")
+def _(n: int, d: int) -> Step:
+    scales = torch.tensor([0.25, 0.5, 1.0, 2.0, 4.0])
+    return step(_pytorch_adapt("mmd_loss").MMDLoss(kernel_scales=scales, mmd_type="quadratic"), *leaves(n, d))
+
+
+def _rul_adapt() -> Any:
+    _bare("rul_adapt", "rul_adapt.loss")
+    return importlib.import_module("rul_adapt.loss.adaption")
+
+
+@contestant("MMD", "rul-adapt")
+def _(n: int, d: int) -> Step:
+    return resetting(_rul_adapt().MaximumMeanDiscrepancyLoss(5), *leaves(n, d))
+
+
+@contestant("MMD", "skada")
+def _(n: int, d: int) -> Step:
+    _bare("skada", "skada.deep")
+    _stub("skada", "ot", "skorch", "skada.deep.base", "skada.deep.utils")
+    return step(importlib.import_module("skada.deep.losses").dan_loss, *leaves(n, d))
+
+
+@contestant("MMD", "geomloss (1 kernel)")
+def _(n: int, d: int) -> Step:
+    geomloss = importlib.import_module("geomloss")
+    return step(geomloss.SamplesLoss("gaussian", blur=d**0.5, backend="tensorized"), *leaves(n, d))
+
+
+@contestant("JMMD", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.joint_maximum_mean_discrepancy, *layers(n, d))
+
+
+@contestant("JMMD", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_jmmd, *layers(n, d))
+
+
+@contestant("JMMD", "TLLib")
+def _(n: int, d: int) -> Step:
+    _stub("TLLib", "qpsolvers")
+    kernels = importlib.import_module("dalib.modules.kernels")
+    jan = importlib.import_module("dalib.adaptation.jan")
+    gaussians = [[kernels.GaussianKernel()], [kernels.GaussianKernel()]]
+    return step(jan.JointMultipleKernelMaximumMeanDiscrepancy(gaussians, linear=False), *layers(n, d))
+
+
+@contestant("JMMD", "pytorch-adapt")
+def _(n: int, d: int) -> Step:
+    return step(_pytorch_adapt("mmd_loss").MMDLoss(mmd_type="quadratic"), *layers(n, d))
+
+
+@contestant("JMMD", "rul-adapt")
+def _(n: int, d: int) -> Step:
+    return resetting(_rul_adapt().JointMaximumMeanDiscrepancyLoss(), *layers(n, d))
+
+
+@contestant("BSP", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.batch_spectral_penalization, *leaves(n, d))
+
+
+@contestant("BSP", "pytorch-adapt")
+def _(n: int, d: int) -> Step:
+    loss = _pytorch_adapt("batch_spectral_loss").BatchSpectralLoss(k=1)
+    return step(lambda source, target: loss(source) + loss(target), *leaves(n, d))
+
+
+@contestant("DANN", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(adaption.DomainAdversarialLoss(discriminator(d)), *leaves(n, d))
+
+
+@contestant("DANN", "TLLib")
+def _(n: int, d: int) -> Step:
+    dann = importlib.import_module("dalib.adaptation.dann")
+    return step(dann.DomainAdversarialLoss(nn.Sequential(discriminator(d), nn.Sigmoid())), *leaves(n, d))
+
+
+@contestant("DANN", "rul-adapt")
+def _(n: int, d: int) -> Step:
+    return resetting(_rul_adapt().DomainAdversarialLoss(discriminator(d)), *leaves(n, d))

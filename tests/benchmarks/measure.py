@@ -1,0 +1,177 @@
+"""One measurement in a process of its own: ``python -m benchmarks.measure '{..}'`` prints it as JSON."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmarks.contestants import CONTESTANTS, SHIMS, Step, floor, leaves, plain_mmd, step
+from torch import Tensor
+from torch.utils.benchmark import Timer
+from torchmetrics import Metric
+
+import adaption
+from adaption import functional
+
+GIGABYTE = 2**30
+ADDRESS_SPACE = 12 * GIGABYTE  # so that a peer fails on its own, and not the machine with it
+
+
+def status(field: str) -> float:
+    """A line of the kernel's account of this process, in bytes."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return float(line.split()[1]) * 1024
+
+
+def peak_above(take: Step) -> float:
+    """The largest memory during a step, above what is held before it."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    take()
+    return max(status("VmHWM") - before, 0.0)
+
+
+def cost(loss: str, library: str, n: int, d: int, seconds: float) -> dict[str, Any]:
+    """Time and peak memory of a step."""
+    build = CONTESTANTS[loss, library]
+    build(4, d)()  # what is loaded at first use is not the loss's own memory
+    take = build(n, d)
+    memory = peak_above(take)
+    begin = time.perf_counter()
+    take()
+    once = time.perf_counter() - begin
+    if once < seconds:
+        timer = Timer("take()", globals={"take": take}, num_threads=torch.get_num_threads())
+        once = timer.blocked_autorange(min_run_time=seconds).median
+    return {"seconds": once, "memory": memory, "shims": list(dict.fromkeys(SHIMS))}
+
+
+def in_turn(ours: Step, other: Step, *, block: float = 0.05) -> Iterator[tuple[float, float]]:
+    """Pairs of times of the two, taken right after each other, in blocks long enough to be timed."""
+    timers = [Timer("take()", globals={"take": take}, num_threads=torch.get_num_threads()) for take in (ours, other)]
+    repeats = [max(1, round(block / timer.timeit(2).mean)) for timer in timers]
+    for _ in range(9):
+        first, second = (timer.timeit(repeat).mean for timer, repeat in zip(timers, repeats, strict=True))
+        yield first, second
+
+
+def ratio(ours: Step, other: Step) -> float:
+    """Ratio of the medians."""
+    first, second = zip(*in_turn(ours, other), strict=True)
+    return float(statistics.median(first) / statistics.median(second))
+
+
+def with_own_forward(cls: type[Any]) -> type[Any]:
+    """The same Metric with torchmetrics' own `forward`, and states that keep the graph, as it then needs them."""
+
+    def added(_: Any, state: Tensor, statistic: Tensor | int) -> Tensor:
+        return state + (statistic if isinstance(statistic, int) else statistic.to(state.dtype))
+
+    own = {"forward": Metric.forward, "_wrap_update": Metric._wrap_update, "_wrap_compute": Metric._wrap_compute}
+    return type(f"{cls.__name__}WithOwnForward", (cls,), {**own, "_added": added})
+
+
+def over_own_forward(cls: type[Any], *, twice: bool, **settings: Any) -> float:
+    """`metric(...)` over the same with torchmetrics' own forward, which by default runs `update` twice."""
+    source, target = leaves(32, 256)
+    other = with_own_forward(cls)
+    other.full_state_update = None if twice else False
+    ours, theirs = cls(**settings), other(**settings)
+    theirs(source, target).backward()  # it can
+    return ratio(lambda: ours(source, target), lambda: theirs(source, target))
+
+
+def against_plain(n: int) -> float:
+    batch = leaves(n, 256)
+    return ratio(step(functional.maximum_mean_discrepancy, *batch), step(plain_mmd, *batch))
+
+
+def against_floor(n: int) -> float:
+    batch = leaves(n, 256)
+    pairs = in_turn(step(functional.maximum_mean_discrepancy, *batch), lambda: floor(*batch))
+    return statistics.median(ours / other for ours, other in pairs)
+
+
+def against_svdvals() -> float:
+    batch = leaves(256, 2048)
+    decomposed = [features.detach() for features in batch]
+    return ratio(
+        step(functional.batch_spectral_penalization, *batch),
+        lambda: [torch.linalg.svdvals(features) for features in decomposed],
+    )
+
+
+def memory_of_a_step(n: int) -> float:
+    step(functional.maximum_mean_discrepancy, *leaves(500, 256))()
+    return peak_above(step(functional.maximum_mean_discrepancy, *leaves(n, 256))) / 1e6
+
+
+def pooled(n: int) -> float:
+    """The memory of `compute` over an epoch above its features, in MB."""
+    metric = adaption.MaximumMeanDiscrepancyLoss(pooled=True)
+    for _ in range(n // 250):
+        metric.update(torch.randn(250, 256), torch.randn(250, 256))
+    return peak_above(metric.compute) / 1e6
+
+
+def linear() -> torch.nn.Module:
+    return torch.nn.Linear(256, 1)
+
+
+MMD, DANN = adaption.MaximumMeanDiscrepancyLoss, adaption.DomainAdversarialLoss
+# What was promised: a sentence, the most it may be, a unit, and how it is measured.
+PROMISES: dict[str, tuple[float, str, Callable[[], float]]] = {
+    "MMD, n = m = 64: time over plain autograd with cdist": (0.6, "", lambda: against_plain(64)),
+    "MMD, n = m = 256: time over plain autograd with cdist": (0.5, "", lambda: against_plain(256)),
+    "MMD, n = m = 2,048: time over plain autograd with cdist": (0.12, "", lambda: against_plain(2048)),
+    "MMD, n = m = 2,048: time over the floor, median of 9 pairs": (1.8, "", lambda: against_floor(2048)),
+    "MMD, n = m = 6,000: peak memory above inputs and gradients": (200, " MB", lambda: memory_of_a_step(6000)),
+    "MMD pooled, 20,000 + 20,000: peak memory above the features": (1000, " MB", lambda: pooled(20_000)),
+    "BSP, 256 x 2,048: time over torch.linalg.svdvals": (0.15, "", against_svdvals),
+    "DANN, batch of 32: metric(..) over torchmetrics' own forward": (
+        0.5,
+        "",
+        lambda: over_own_forward(DANN, twice=True, domain_disc=linear()),
+    ),
+    "MMD, batch of 32: metric(..) over torchmetrics' own forward": (0.5, "", lambda: over_own_forward(MMD, twice=True)),
+    "DANN, batch of 32: the same with `full_state_update=False`": (
+        0.5,
+        "",
+        lambda: over_own_forward(DANN, twice=False, domain_disc=linear()),
+    ),
+    "MMD, batch of 32: the same with `full_state_update=False`": (
+        0.5,
+        "",
+        lambda: over_own_forward(MMD, twice=False),
+    ),
+}
+
+
+def promise(name: str) -> dict[str, Any]:
+    """One of the promises, measured."""
+    return {"value": PROMISES[name][2]()}
+
+
+def main() -> None:
+    """Measure what is asked for; what fails says how."""
+    request = json.loads(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    torch.manual_seed(0)
+    try:
+        answer: dict[str, Any] = promise(**request) if "name" in request else cost(**request)
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in str(error) and not isinstance(error, MemoryError):
+            raise
+        answer = {"failure": f"> {ADDRESS_SPACE // GIGABYTE} GB"}
+    print(json.dumps(answer))  # noqa: T201 - the answer to the parent
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, KeysView, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,9 +49,9 @@ class AdditiveMetric(Metric, ABC):
             size.
     """
 
-    is_differentiable: ClassVar[bool] = True  # type: ignore[misc]
-    higher_is_better: ClassVar[bool | None] = False  # type: ignore[misc]
-    full_state_update: ClassVar[bool] = False  # type: ignore[misc]
+    is_differentiable = True
+    higher_is_better: bool | None = False
+    full_state_update = False
 
     num_ignored: Tensor
     _update_count: int
@@ -284,7 +284,7 @@ class AdditiveMetric(Metric, ABC):
     half = nn.Module.half
     type = nn.Module.type
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override] # hands them on
         """See :meth:`torchmetrics.Metric.state_dict`; persistent states come with their update count."""
         destination = super().state_dict(*args, **kwargs)
         if any(self._persistent.values()):
@@ -317,7 +317,7 @@ class AdditiveMetric(Metric, ABC):
 class _Ungrouped(dict[str, Any]):
     """A dict whose keys equal no other's, by which `MetricCollection` recognises metrics that could share states."""
 
-    def keys(self) -> KeysView[str]:  # type: ignore[override]
+    def keys(self) -> KeysView[str]:  # type: ignore[override] # of another kind than dict_keys
         return _OwnKeys(self)
 
 
@@ -325,7 +325,7 @@ class _OwnKeys(KeysView[str]):
     def __eq__(self, other: object) -> bool:
         return self is other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = KeysView.__hash__
 
 
 def _sum_dtype(device: torch.device) -> torch.dtype:

@@ -148,8 +148,11 @@ class RegressionDisparity(AdditiveMetric):
     def _statistics(
         self, output: Tensor, output_adv: Tensor, weight: Tensor | None = None, mode: str = "min"
     ) -> Statistics:
-        modules = {"pseudo_label_generator": self.pseudo_label_generator, "criterion": self.criterion}
-        value = regression_disparity(output, output_adv, weight, mode, **modules)  # type: ignore[arg-type]
+        modules: dict[str, Any] = {
+            "pseudo_label_generator": self.pseudo_label_generator,
+            "criterion": self.criterion,
+        }
+        value = regression_disparity(output, output_adv, weight, mode, **modules)
         _checks.tensor("criterion", value)
         if self.reduction == "none":
             return (value,)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from adaption import _checks
@@ -193,9 +195,9 @@ def _bottleneck(backbone: nn.Module, width: int, pool_layer: nn.Module | None = 
             f"{type(backbone).__name__} has none. Set it, e.g. `backbone.out_features = 2048` for a ResNet-50."
         )
         raise ValueError(msg)
-    in_features = backbone.out_features
+    in_features = cast("int", backbone.out_features)
     _checks.count("backbone.out_features", in_features)
-    linear = nn.Linear(in_features, width)  # type: ignore[arg-type]
+    linear = nn.Linear(in_features, width)
     nn.init.normal_(linear.weight, std=0.005)  # as the authors start
     nn.init.constant_(linear.bias, 0.1)
     pool = _Pool() if pool_layer is None else pool_layer

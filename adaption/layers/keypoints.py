@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -78,7 +80,7 @@ def _heatmap_head(feature_dim: int, num_keypoints: int, num_layers: int) -> nn.M
     for layer in head:
         if isinstance(layer, nn.Conv2d):  # as the authors start: heatmaps that are almost flat
             nn.init.normal_(layer.weight, std=0.001)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(cast("Tensor", layer.bias))
     return head
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +98,7 @@ class ClassWeightModule(AdditiveMetric):
         tensor([1.0000, 0.5000, 0.0000])
     """
 
-    higher_is_better: ClassVar[None] = None  # type: ignore[misc]  # weights are neither good nor bad
+    higher_is_better = None  # weights are neither good nor bad
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
 

@@ -63,6 +63,13 @@ def digits(session: nox.Session) -> None:
 
 
 @nox.session
+def partial(session: nox.Session) -> None:
+    """Adapt to a target that has half of the source's classes; arguments go to the script, `-- --help` lists them."""
+    install(session, extras="examples")
+    session.run("python", "docs/examples/partial.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure speed and memory beside the peers and write the page of the docs; `-- --quick` only shows."""
     install(session, "bench")

@@ -62,6 +62,22 @@ def test_digits_script(tmp_path: Path) -> None:
     assert "target accuracy" in done.stdout
 
 
+def test_partial_script(tmp_path: Path) -> None:
+    losses = ["source only", "PADA", "IWAN"]
+    done = run("partial.py", "--seeds", "1", "--epochs", "1", "--losses", *losses, "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "partial.json").read_text())
+    assert (tmp_path / "partial.png").stat().st_size > 10_000
+    assert list(report["runs"]) == losses
+    (source_only,), (pada,), (iwan,) = report["runs"].values()
+    assert source_only["weights"] == [pytest.approx([1.0] * 10)]
+    assert source_only["share"] == [pytest.approx(0.5)]
+    assert pada["share"] != source_only["share"]  # it has looked, at the last step
+    assert sum(iwan["weights"][0]) == pytest.approx(10, rel=1e-4)  # as many samples of each class
+    assert set(iwan["losses"][0]) == {"DANN"}
+    assert "target accuracy" in done.stdout
+
+
 @pytest.mark.parametrize("arguments", [["--seeds", "0"], ["--epochs", "-1"], ["--losses", "magic"]])
 def test_digits_script_refuses_nonsense(arguments: list[str]) -> None:
     done = run("digits.py", *arguments)

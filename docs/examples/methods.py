@@ -86,7 +86,7 @@ class Method(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """The loss of a step."""
-        loss = F.cross_entropy(batch["source_logits"], batch["labels"])
+        loss = F.cross_entropy(batch["source_logits"], batch["labels"], weight=batch.get("class_weights"))
         for name, value in self.metrics(**self.inputs(batch)).items():
             loss = loss + self.weights.get(name, 1.0) * value
         return loss
@@ -97,6 +97,10 @@ class Method(nn.Module):
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """What follows the optimizer's step."""
+
+    def notes(self) -> dict[str, Any]:
+        """What else an epoch leaves in the history."""
+        return {}
 
 
 class Joint(Method):

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import json
 import math
+import multiprocessing
 import os
 import platform
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import torch
 from benchmarks.contestants import CONTESTANTS
-from benchmarks.measure import PROMISES
+from benchmarks.measure import PROMISES, answer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -33,19 +31,25 @@ WIDTH, SIZE = 256, 128  # where the other one is varied
 LONG = 4.0  # a contestant that takes longer than this is not asked for larger batches
 PACKAGES = ("torch", "torchmetrics", "dalib", "pytorch-adapt", "rul-adapt", "skada", "geomloss")
 
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["benchmarks.measure"])
+
 Key = tuple[str, str, int, int]
 Results = dict[Key, dict[str, Any]]
 
 
 def ask(**request: Any) -> dict[str, Any]:
-    """The answer of a process of its own."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.measure", json.dumps(request)]
-    child = subprocess.run(command, capture_output=True, text=True, check=False)
-    if child.returncode:
-        last = child.stderr.strip().splitlines()[-1:] or [f"exit status {child.returncode}"]
-        return {"failure": last[0][:60]}
-    answer: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
-    return answer
+    """The answer of a process of its own, forked from one that has loaded the libraries and computed nothing."""
+    receiver, sender = FORKS.Pipe(duplex=False)
+    child = FORKS.Process(target=answer, args=(sender, request))
+    child.start()
+    sender.close()
+    try:
+        found: dict[str, Any] = receiver.recv()
+    except EOFError:
+        found = {"failure": "killed"}
+    child.join()
+    return found
 
 
 def machine() -> list[str]:
@@ -80,12 +84,12 @@ def collect(sizes: list[int], widths: list[int], seconds: float, console: Consol
             for n, d in grid:
                 progress.update(task, description=f"{loss}, {library}, n = {n}, d = {d}")
                 if any(n >= n0 and d >= d0 for n0, d0 in stopped):
-                    answer: dict[str, Any] = {"failure": ""}
+                    found: dict[str, Any] = {"failure": ""}
                 else:
-                    answer = ask(loss=loss, library=library, n=n, d=d, seconds=seconds)
-                if answer.get("seconds", math.inf) > LONG:
+                    found = ask(loss=loss, library=library, n=n, d=d, seconds=seconds)
+                if found.get("seconds", math.inf) > LONG:
                     stopped.append((n, d))
-                results[loss, library, n, d] = answer
+                results[loss, library, n, d] = found
                 progress.advance(task)
     return results, promises
 

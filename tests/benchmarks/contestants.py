@@ -139,12 +139,15 @@ def _(n: int, d: int) -> Step:
     return lambda: floor(*batch)
 
 
+def _tllib(module: str) -> Any:
+    _stub("TLLib", "qpsolvers")
+    return importlib.import_module(f"dalib.{module}")
+
+
 @contestant("MMD", "TLLib")
 def _(n: int, d: int) -> Step:
-    _stub("TLLib", "qpsolvers")
-    kernels = importlib.import_module("dalib.modules.kernels")
-    dan = importlib.import_module("dalib.adaptation.dan")
-    gaussians = [kernels.GaussianKernel(alpha=2.0**k) for k in range(-3, 2)]
+    dan = _tllib("adaptation.dan")
+    gaussians = [_tllib("modules.kernels").GaussianKernel(alpha=2.0**k) for k in range(-3, 2)]
     return step(dan.MultipleKernelMaximumMeanDiscrepancy(gaussians), *leaves(n, d))
 
 
@@ -195,9 +198,7 @@ def _(n: int, d: int) -> Step:
 
 @contestant("JMMD", "TLLib")
 def _(n: int, d: int) -> Step:
-    _stub("TLLib", "qpsolvers")
-    kernels = importlib.import_module("dalib.modules.kernels")
-    jan = importlib.import_module("dalib.adaptation.jan")
+    jan, kernels = _tllib("adaptation.jan"), _tllib("modules.kernels")
     gaussians = [[kernels.GaussianKernel()], [kernels.GaussianKernel()]]
     return step(jan.JointMultipleKernelMaximumMeanDiscrepancy(gaussians, linear=False), *layers(n, d))
 
@@ -230,7 +231,7 @@ def _(n: int, d: int) -> Step:
 
 @contestant("DANN", "TLLib")
 def _(n: int, d: int) -> Step:
-    dann = importlib.import_module("dalib.adaptation.dann")
+    dann = _tllib("adaptation.dann")
     return step(dann.DomainAdversarialLoss(nn.Sequential(discriminator(d), nn.Sigmoid())), *leaves(n, d))
 
 

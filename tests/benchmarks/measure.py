@@ -1,13 +1,13 @@
-"""One measurement in a process of its own: ``python -m benchmarks.measure '{..}'`` prints it as JSON."""
+"""The measurements, each to be taken in a process of its own."""
 
 from __future__ import annotations
 
-import json
 import resource
 import statistics
-import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -159,19 +159,13 @@ def promise(name: str) -> dict[str, Any]:
     return {"value": PROMISES[name][2]()}
 
 
-def main() -> None:
-    """Measure what is asked for; what fails says how."""
-    request = json.loads(sys.argv[1])
+def answer(pipe: Connection, request: dict[str, Any]) -> None:
+    """Take the measurement that is asked for and send it; what fails says how."""
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    warnings.simplefilter("ignore")
     torch.manual_seed(0)
     try:
-        answer: dict[str, Any] = promise(**request) if "name" in request else cost(**request)
-    except (MemoryError, RuntimeError) as error:
-        if "memory" not in str(error) and not isinstance(error, MemoryError):
-            raise
-        answer = {"failure": f"> {ADDRESS_SPACE // GIGABYTE} GB"}
-    print(json.dumps(answer))  # noqa: T201 - the answer to the parent
-
-
-if __name__ == "__main__":
-    main()
+        pipe.send(promise(**request) if "name" in request else cost(**request))
+    except (MemoryError, RuntimeError, ImportError) as error:
+        out_of_memory = isinstance(error, MemoryError) or "allocate memory" in str(error)
+        pipe.send({"failure": f"> {ADDRESS_SPACE // GIGABYTE} GB" if out_of_memory else type(error).__name__})

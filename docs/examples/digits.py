@@ -141,12 +141,14 @@ def table(results: dict[str, list[dict[str, Any]]]) -> Table:
 def picture(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
     """Accuracy and distance per epoch; features in two dimensions without and with adaptation."""
     figure, axes = plt.subplots(2, 2, figsize=(11, 9), layout="constrained")
+    for axis in axes[0]:
+        axis.set_prop_cycle(color=plt.get_cmap("tab20").colors)  # more rows than the usual ten colours
     for name, runs in results.items():
         for axis, key in zip(axes[0], ("accuracy", "distance"), strict=True):
             axis.plot(torch.tensor([run[key] for run in runs], dtype=torch.float64).mean(0), label=name)
     axes[0, 0].set(title="target accuracy", xlabel="epoch")
     axes[0, 1].set(title="domain distance (MMD of the features)", xlabel="epoch", yscale="log")
-    axes[0, 0].legend()
+    axes[0, 1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     names = list(results)
     best = max(names, key=lambda name: mean_and_deviation([run["accuracy"][-1] for run in results[name]])[0])
     for axis, name in zip(axes[1], (names[0], best), strict=True):

@@ -1,4 +1,4 @@
-"""What does not fit is refused as torch refuses parameters, by a RuntimeError that names the key; no epoch is halved."""
+"""What does not fit is refused as torch refuses parameters: a RuntimeError names the key, and no epoch is halved."""
 
 from __future__ import annotations
 

@@ -113,6 +113,20 @@ def test_bootstrap_cannot_resample_lists_of_layers(case: Case) -> None:
         BootStrapper(case.build()).update(*case.batch(6, 6))
 
 
+def test_bootstrap_has_one_sample_size() -> None:
+    source, target = features(4, 6)
+    bootstrap = BootStrapper(adaption.MaximumMeanDiscrepancyLoss(), sampling_strategy="multinomial")
+    with pytest.raises(IndexError):
+        bootstrap.update(target, source)
+    values = []
+    for end in (0.0, 100.0):  # of the target's last samples
+        torch.manual_seed(0)
+        bootstrap.reset()
+        bootstrap.update(source, torch.cat([target[:4], target[4:] + end]))
+        values.append(bootstrap.compute()["mean"])
+    assert values[0] == values[1]
+
+
 @every_loss
 def test_sums_of_metrics_have_a_gradient(case: Case) -> None:
     total = case.build() + 2 * case.build()

@@ -166,7 +166,7 @@ class AdditiveMetric(Metric, ABC):
 
     @property
     def _update_count(self) -> int:
-        """torchmetrics' count. A compiled step would be compiled anew for each number, so it is a tensor here."""
+        """What torchmetrics counts in an int: for each of its values a compiled step would be compiled anew."""
         return int(self.num_updates)
 
     @_update_count.setter

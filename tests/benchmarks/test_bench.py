@@ -19,9 +19,7 @@ def test_contestant_takes_a_step(loss: str, library: str) -> None:
 
 
 @pytest.mark.parametrize(("cls", "settings"), [(MMD, {}), (DANN, {"domain_disc": linear()})], ids=["MMD", "DANN"])
-def test_own_forward_is_that_of_torchmetrics_with_the_same_value_and_gradient(
-    cls: type, settings: dict[str, Any]
-) -> None:
+def test_own_forward_is_that_of_torchmetrics_with_equal_gradients(cls: type, settings: dict[str, Any]) -> None:
     ours, theirs, batch = cls(**settings), with_own_forward(cls)(**settings), leaves(4, 256)
     values, gradients = [], []
     for metric in (ours, theirs):

@@ -115,7 +115,14 @@ class AdditiveMetric(Metric, ABC):
         return value.to(_sum_dtype(value.device))
 
     def _accumulate(self, statistics: Statistics, value: Tensor | None = None) -> None:
-        """Add a batch to the states. The only place that changes them, and the last step of every call."""
+        """Add a batch to the states: the last step of every call."""
+        add = self._add
+        if torch.compiler.is_compiling() and any(isinstance(default, list) for default in self._defaults.values()):
+            add = torch.compiler.disable(add)  # a list that grows would be compiled anew for each of its lengths
+        add(statistics, value)
+
+    def _add(self, statistics: Statistics, value: Tensor | None) -> None:
+        """Change the states. The only place that does."""
         if self._is_synced:
             msg = (
                 "the states must not be synced while a batch is added, but they are, and the batch would be lost. "

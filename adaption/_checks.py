@@ -6,7 +6,6 @@ would have to read a tensor's values are left out while `torch.compile` traces, 
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from typing import cast
@@ -200,8 +199,8 @@ def flag(name: str, value: object) -> None:
 
 
 def function(name: str, value: object) -> None:
-    if not callable(value) or inspect.isclass(value):
-        what = f"the class {value.__name__}" if inspect.isclass(value) else type(value).__name__
+    if not callable(value) or isinstance(value, type):
+        what = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
         msg = f"`{name}` must be a Module or another callable, but got {what}. Pass an instance."
         raise TypeError(msg)
 

@@ -52,6 +52,7 @@ class AdditiveMetric(Metric, ABC):
     higher_is_better: bool | None = False
     full_state_update = False
 
+    __call__: Callable[..., Tensor]  # to a type checker, calling a Module gives Any
     num_updates: Tensor
     num_ignored: Tensor
     _computed: Any

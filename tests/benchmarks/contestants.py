@@ -178,7 +178,7 @@ def _(n: int, d: int) -> Step:
     return lambda: floor(*batch)
 
 
-def _tllib(module: str) -> Any:
+def tllib(module: str) -> Any:
     _stub("TLLib", "qpsolvers")
     if "float" not in vars(np):
         vars(np)["float"] = float
@@ -188,12 +188,12 @@ def _tllib(module: str) -> Any:
 
 @contestant("MMD", "TLLib")
 def _(n: int, d: int) -> Step:
-    dan = _tllib("adaptation.dan")
-    gaussians = [_tllib("modules.kernels").GaussianKernel(alpha=2.0**k) for k in range(-3, 2)]
+    dan = tllib("adaptation.dan")
+    gaussians = [tllib("modules.kernels").GaussianKernel(alpha=2.0**k) for k in range(-3, 2)]
     return step(dan.MultipleKernelMaximumMeanDiscrepancy(gaussians), *leaves(n, d))
 
 
-def _pytorch_adapt(module: str) -> Any:
+def pytorch_adapt(module: str) -> Any:
     _bare("pytorch_adapt", "pytorch_adapt.layers")
     _stub("pytorch-adapt", "tqdm")
     return importlib.import_module(f"pytorch_adapt.layers.{module}")
@@ -202,20 +202,20 @@ def _pytorch_adapt(module: str) -> Any:
 @contestant("MMD", "pytorch-adapt")
 def _(n: int, d: int) -> Step:
     scales = torch.tensor([0.25, 0.5, 1.0, 2.0, 4.0])
-    return step(_pytorch_adapt("mmd_loss").MMDLoss(kernel_scales=scales, mmd_type="quadratic"), *leaves(n, d))
+    return step(pytorch_adapt("mmd_loss").MMDLoss(kernel_scales=scales, mmd_type="quadratic"), *leaves(n, d))
 
 
-def _rul_adapt() -> Any:
+def rul_adapt() -> Any:
     _bare("rul_adapt", "rul_adapt.loss")
     return importlib.import_module("rul_adapt.loss.adaption")
 
 
 @contestant("MMD", "rul-adapt")
 def _(n: int, d: int) -> Step:
-    return resetting(_rul_adapt().MaximumMeanDiscrepancyLoss(5), *leaves(n, d))
+    return resetting(rul_adapt().MaximumMeanDiscrepancyLoss(5), *leaves(n, d))
 
 
-def _skada(module: str) -> Any:
+def skada(module: str) -> Any:
     _bare("skada", "skada.deep")
     _stub("skada", "ot", "skorch", "skada.deep.base", "skada.deep.utils")
     sys.modules["skada.deep.base"].BaseDALoss = nn.Module  # type: ignore[attr-defined]
@@ -224,7 +224,7 @@ def _skada(module: str) -> Any:
 
 @contestant("MMD", "skada")
 def _(n: int, d: int) -> Step:
-    return step(_skada("losses").dan_loss, *leaves(n, d))
+    return step(skada("losses").dan_loss, *leaves(n, d))
 
 
 @contestant("MMD", "geomloss (1 kernel)")
@@ -245,19 +245,19 @@ def _(n: int, d: int) -> Step:
 
 @contestant("JMMD", "TLLib")
 def _(n: int, d: int) -> Step:
-    jan, kernels = _tllib("adaptation.jan"), _tllib("modules.kernels")
+    jan, kernels = tllib("adaptation.jan"), tllib("modules.kernels")
     gaussians = [[kernels.GaussianKernel()], [kernels.GaussianKernel()]]
     return step(jan.JointMultipleKernelMaximumMeanDiscrepancy(gaussians, linear=False), *layers(n, d))
 
 
 @contestant("JMMD", "pytorch-adapt")
 def _(n: int, d: int) -> Step:
-    return step(_pytorch_adapt("mmd_loss").MMDLoss(mmd_type="quadratic"), *layers(n, d))
+    return step(pytorch_adapt("mmd_loss").MMDLoss(mmd_type="quadratic"), *layers(n, d))
 
 
 @contestant("JMMD", "rul-adapt")
 def _(n: int, d: int) -> Step:
-    return resetting(_rul_adapt().JointMaximumMeanDiscrepancyLoss(), *layers(n, d))
+    return resetting(rul_adapt().JointMaximumMeanDiscrepancyLoss(), *layers(n, d))
 
 
 @contestant("BSP", "adaption")
@@ -272,7 +272,7 @@ def _(n: int, d: int) -> Step:
 
 @contestant("BSP", "pytorch-adapt")
 def _(n: int, d: int) -> Step:
-    loss = _pytorch_adapt("batch_spectral_loss").BatchSpectralLoss(k=1)
+    loss = pytorch_adapt("batch_spectral_loss").BatchSpectralLoss(k=1)
     return step(lambda source, target: loss(source) + loss(target), *leaves(n, d))
 
 
@@ -283,13 +283,13 @@ def _(n: int, d: int) -> Step:
 
 @contestant("DANN", "TLLib")
 def _(n: int, d: int) -> Step:
-    dann = _tllib("adaptation.dann")
+    dann = tllib("adaptation.dann")
     return step(dann.DomainAdversarialLoss(nn.Sequential(discriminator(d), nn.Sigmoid())), *leaves(n, d))
 
 
 @contestant("DANN", "rul-adapt")
 def _(n: int, d: int) -> Step:
-    return resetting(_rul_adapt().DomainAdversarialLoss(discriminator(d)), *leaves(n, d))
+    return resetting(rul_adapt().DomainAdversarialLoss(discriminator(d)), *leaves(n, d))
 
 
 @contestant("CDAN", "adaption")
@@ -306,7 +306,7 @@ def _(n: int, d: int) -> Step:
 
 @contestant("CDAN", "TLLib")
 def _(n: int, d: int) -> Step:
-    cdan = _tllib("adaptation.cdan")
+    cdan = tllib("adaptation.cdan")
     loss = cdan.ConditionalDomainAdversarialLoss(nn.Sequential(discriminator(CLASSES * d), nn.Sigmoid()))
     return step(loss, *predictions_and_features(n, d))
 
@@ -323,10 +323,10 @@ def _(n: int, d: int) -> Step:
 
 @contestant("MDD", "TLLib")
 def _(n: int, d: int) -> Step:
-    return step(_tllib("adaptation.mdd").MarginDisparityDiscrepancy(), *heads(n, d))
+    return step(tllib("adaptation.mdd").MarginDisparityDiscrepancy(), *heads(n, d))
 
 
 @contestant("MDD", "skada")
 def _(n: int, d: int) -> Step:
     source, source_adv, target, target_adv = heads(n, d)
-    return step(_skada("_adversarial").MDDLoss(), source, target, source_adv, target_adv)
+    return step(skada("_adversarial").MDDLoss(), source, target, source_adv, target_adv)

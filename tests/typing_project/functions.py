@@ -1,0 +1,49 @@
+"""The losses as functions, and the layers, without a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_type
+
+import torch
+from torch import Tensor, nn
+
+import adaption
+from adaption import functional as F
+from adaption.layers import MultiLinearMap, RandomizedMultiLinearMap
+
+TwoDomains = Callable[[Tensor, Tensor], Tensor]
+
+
+def distances(source: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Functions that are passed around, with their settings."""
+    losses: dict[str, TwoDomains] = {
+        "MMD": F.maximum_mean_discrepancy,
+        "BSP": F.batch_spectral_penalization,
+        "bandwidth": F.median_bandwidth,
+    }
+    return {name: loss(source, target) for name, loss in losses.items()}
+
+
+def adversarial(source: Tensor, target: Tensor, logits: Tensor) -> Tensor:
+    """A discriminator of one's own behind the reversal."""
+    discriminator = nn.Linear(source.shape[1], 1)
+    reversed_source = assert_type(F.gradient_reversal(source, 0.5), Tensor)
+    loss = F.domain_adversarial_loss(discriminator(reversed_source), discriminator(target), reduction="mean")
+    weights = assert_type(F.class_weights(logits, temperature=0.5), Tensor)
+    each = F.domain_adversarial_loss(discriminator(source), discriminator(target), weights[logits.argmax(1)])
+    return assert_type(loss + each, Tensor)
+
+
+def maps(features: Tensor, predictions: Tensor) -> Tensor:
+    """The maps of CDAN."""
+    product = MultiLinearMap()(features, predictions)
+    randomized = RandomizedMultiLinearMap(features.shape[1], predictions.shape[1], output_dim=4)(features, predictions)
+    return torch.cat([product, randomized], dim=1)
+
+
+def whole_loader(batches: list[tuple[Tensor, Tensor]], classifier: nn.Module) -> Tensor:
+    """The door of partial adaptation."""
+    collected = adaption.collect_classification_results(batches, classifier, "cpu")
+    compiled = torch.compile(adaption.functional.class_weights, fullgraph=True, backend="eager")
+    return assert_type(collected, Tensor) * assert_type(compiled(collected), Tensor)

@@ -340,7 +340,7 @@ class GlobalBatchMetric(AdditiveMetric):
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
         """Leave the states: each rank has added the same global batches, and holds those of one process already.
 
-        The counts are exchanged all the same, so that a rank that has left out a batch is found here and not waited for.
+        The counts are exchanged all the same: a rank that has left out a batch is found here, and not waited for.
         """
         if not self.gather_distributed or world_size(self.process_group) == 1:
             super()._sync_dist(*args, **kwargs)

@@ -92,6 +92,22 @@ def test_partial_script(tmp_path: Path) -> None:
     assert "target accuracy" in done.stdout
 
 
+def test_regression_script(tmp_path: Path) -> None:
+    losses = ["source only", "control", "MDD", "trained on target"]
+    done = run("regression.py", "--seeds", "2", "--epochs", "1", "--losses", *losses, "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "regression.json").read_text())
+    assert (tmp_path / "regression.png").stat().st_size > 10_000
+    assert list(report["runs"]) == losses
+    source_only, control, mdd, upper_bound = report["runs"].values()
+    for one, other in zip(source_only, control, strict=True):
+        assert one["rmse"] == other["rmse"]
+    assert source_only[0]["rmse"] != source_only[1]["rmse"]
+    assert len(mdd[0]["losses"]) == 1
+    assert len(mdd[0]["predictions"]) == len(upper_bound[0]["predictions"]) == 207  # every patient of the target
+    assert "target error" in done.stdout
+
+
 @pytest.mark.parametrize("arguments", [["--seeds", "0"], ["--epochs", "-1"], ["--losses", "magic"]])
 def test_digits_script_refuses_nonsense(arguments: list[str]) -> None:
     done = run("digits.py", *arguments)

@@ -166,6 +166,6 @@ def answer(pipe: Connection, request: dict[str, Any]) -> None:
     torch.manual_seed(0)
     try:
         pipe.send(promise(**request) if "name" in request else cost(**request))
-    except (MemoryError, RuntimeError, ImportError) as error:
+    except (MemoryError, RuntimeError, ImportError, AttributeError) as error:
         out_of_memory = isinstance(error, MemoryError) or "allocate memory" in str(error)
         pipe.send({"failure": f"> {ADDRESS_SPACE // GIGABYTE} GB" if out_of_memory else type(error).__name__})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import adaption
+from adaption._distributed import gather_batch
 from adaption._metric import AdditiveMetric
 from adaption.layers import GradientReversalLayer
 
@@ -232,21 +234,47 @@ def test_a_fault_of_one_rank_raises_the_same_error_on_all(by_rank: Any) -> None:
         assert message.startswith(beginning)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("initialised", [False, True])
-def test_nothing_changes_on_one_process(loss: str, initialised: bool, tmp_path: Any) -> None:
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process alone."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def assert_nothing_changes(loss: str) -> None:
     gathering, plain = Model(loss), Model(loss)
     plain.metric.gather_distributed = False
     batch = [(torch.randn(4, 5).double(), torch.randn(6, 5).double())]
-    if initialised:
-        dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        torch.testing.assert_close(trained(gathering, batch), trained(plain, batch), rtol=0, atol=0)
-        torch.testing.assert_close(gathering.metric.compute(), plain.metric.compute(), rtol=0, atol=0)
-    finally:
-        if initialised:
-            dist.destroy_process_group()
+    torch.testing.assert_close(trained(gathering, batch), trained(plain, batch), rtol=0, atol=0)
+    torch.testing.assert_close(gathering.metric.compute(), plain.metric.compute(), rtol=0, atol=0)
     assert "gather_distributed=True" in repr(gathering.metric)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_nothing_changes_without_a_process_group(loss: str) -> None:
+    assert_nothing_changes(loss)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.usefixtures("one_rank")
+def test_nothing_changes_on_one_rank(loss: str) -> None:
+    assert_nothing_changes(loss)
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_the_gathered_batch_of_one_rank_is_its_own() -> None:
+    features = torch.randn(3, 2, requires_grad=True)
+    layers = [torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 1).half()]
+    batch = {"source_features": features, "target_features": layers, "source_weights": None}
+    found = gather_batch("a test", batch)
+    torch.testing.assert_close(found, (features, layers, None), rtol=0, atol=0)
+    (found[0] * features.detach()).sum().backward()
+    torch.testing.assert_close(features.grad, features.detach(), rtol=0, atol=0)
+    nothing = features[:0]
+    assert gather_batch("a test", {"predictions": nothing})[0].shape == (0, 2)
+    with pytest.raises(ValueError, match=r"`source_weights` must have as many rows .* as `source_features` \(3\)"):
+        gather_batch("a test", {"source_features": features, "source_weights": torch.ones(2)})
 
 
 @pytest.mark.parametrize("loss", LOSSES)

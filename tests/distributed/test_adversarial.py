@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
 import torch
 from cases import WIDTH
 from processes import on_ranks
@@ -115,27 +114,21 @@ def on_this_rank(rank: int, _: int) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture(scope="module")
-def by_rank() -> list[dict[str, Any]]:
-    return on_ranks(RANKS, on_this_rank)
-
-
-@pytest.mark.parametrize("loss", ["DANN", "CDAN"])
-def test_training_is_that_of_one_process_on_the_global_batch(loss: str, by_rank: list[dict[str, Any]]) -> None:
-    alone = Model(loss, seed=0)
-    start = {name: parameter.detach().clone() for name, parameter in alone.named_parameters()}
-    look(alone)
-    train(alone, [tuple(torch.cat(parts) for parts in zip(*step, strict=True)) for step in batches()])
-    expected = dict(alone.named_parameters()), dict(alone.named_buffers())
-    assert not any(torch.equal(parameter, start[name]) for name, parameter in expected[0].items())
-    assert expected[1]["metric.grl.iteration"] == STEPS
-    for rank, (parameters, buffers, value, count) in enumerate(found[loss] for found in by_rank):
-        torch.testing.assert_close((parameters, buffers), expected, rtol=1e-10, atol=1e-10)
-        torch.testing.assert_close(value, alone.metric.compute(), rtol=1e-10, atol=1e-10)
-        assert count == STEPS + rank
-
-
-def test_batch_normalisation_keeps_the_ranks_together(by_rank: list[dict[str, Any]]) -> None:
+def test_training_is_that_of_one_process_on_the_global_batch() -> None:
+    by_rank = on_ranks(RANKS, on_this_rank)
+    for loss in ("DANN", "CDAN"):
+        alone = Model(loss, seed=0)
+        start = {name: parameter.detach().clone() for name, parameter in alone.named_parameters()}
+        look(alone)
+        train(alone, [tuple(torch.cat(parts) for parts in zip(*step, strict=True)) for step in batches()])
+        expected = dict(alone.named_parameters()), dict(alone.named_buffers())
+        assert not any(torch.equal(parameter, start[name]) for name, parameter in expected[0].items())
+        assert expected[1]["metric.grl.iteration"] == STEPS
+        for rank, (parameters, buffers, value, count) in enumerate(found[loss] for found in by_rank):
+            torch.testing.assert_close((parameters, buffers), expected, rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(value, alone.metric.compute(), rtol=1e-10, atol=1e-10)
+            assert count == STEPS + rank
+    # batch normalisation is that of each rank, but the weights stay together
     first, second = (found["DANN batch norm"] for found in by_rank)
     torch.testing.assert_close(first[0], second[0], rtol=0, atol=0)
     assert first[1]["metric.grl.iteration"] == second[1]["metric.grl.iteration"] == STEPS

@@ -30,8 +30,8 @@ def gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
 def gather_batch(caller: str, batch: dict[str, Any], group: Any = None) -> tuple[Any, ...]:
     r"""The arguments of a batch, each a tensor, a list of tensors or None, with the rows of all ranks in rank order.
 
-    The value of a loss `L` of the result is that of the global batch, on every rank; and the *mean* over the ranks of
-    the gradients of their parameters, which is what DDP takes, is the gradient of that value:
+    The value of a loss `L` of the result is that of the global batch, on every rank; and the *mean* of the gradients
+    over the ranks, which is what DDP takes, is the gradient of that value:
 
     All R ranks share the parameters φ of the network that made the rows X_r(φ) of rank r, and the parameters θ of
     modules that the rows pass through after they were gathered. So L = L(X_1(φ), .., X_R(φ), θ) and
@@ -112,8 +112,8 @@ def _tensors(value: Any) -> list[Tensor]:
 
 def _kind(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return f"{type(value).__name__} of {len(value)}"
-    return "tensor" if isinstance(value, Tensor) else type(value).__name__
+        return f"{type(value).__name__} of ({', '.join(map(_kind, value))})"
+    return f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
 
 
 def _check_rows(rows: dict[str, list[list[Tensor]]]) -> None:

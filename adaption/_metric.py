@@ -11,7 +11,7 @@ import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, KeysView, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -29,7 +29,6 @@ Statistics = tuple[Any, ...]
 
 _NAN_STRATEGIES = ("disable", "error", "warn", "ignore")
 _AS_IS = nullcontext()
-_COUNT_KEY = "_update_count"
 
 
 class AdditiveMetric(Metric, ABC):
@@ -53,8 +52,8 @@ class AdditiveMetric(Metric, ABC):
     higher_is_better: bool | None = False
     full_state_update = False
 
+    num_updates: Tensor
     num_ignored: Tensor
-    _update_count: int
     _computed: Any
     _forward_cache: Any
 
@@ -71,7 +70,8 @@ class AdditiveMetric(Metric, ABC):
         # A MetricCollection would let two losses share states as soon as those are equal once, say both 0.
         self._defaults: dict[str, Tensor | list[Tensor]] = _Ungrouped()
         self._statistic_names: tuple[str, ...] = ()
-        self.add_state("num_ignored", torch.tensor(0), dist_reduce_fx="sum")
+        for name in ("num_updates", "num_ignored"):
+            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
     def _keep_sums(self, *names: str) -> None:
         """Keep the named statistics as sums over samples, in float64 wherever the device has it."""
@@ -115,7 +115,14 @@ class AdditiveMetric(Metric, ABC):
         return value.to(_sum_dtype(value.device))
 
     def _accumulate(self, statistics: Statistics, value: Tensor | None = None) -> None:
-        """Add a batch to the states. The only place that changes them, and the last step of every call."""
+        """Add a batch to the states: the last step of every call."""
+        add = self._add
+        if torch.compiler.is_compiling() and any(isinstance(default, list) for default in self._defaults.values()):
+            add = torch.compiler.disable(add)  # a list that grows would be compiled anew for each of its lengths
+        add(statistics, value)
+
+    def _add(self, statistics: Statistics, value: Tensor | None) -> None:
+        """Change the states. The only place that does."""
         if self._is_synced:
             msg = (
                 "the states must not be synced while a batch is added, but they are, and the batch would be lost. "
@@ -123,21 +130,18 @@ class AdditiveMetric(Metric, ABC):
             )
             raise TorchMetricsUserError(msg)
         states = self.__dict__
-        # states made in inference mode could not be used outside of it
-        with torch.inference_mode(mode=False) if torch.is_inference_mode_enabled() else _AS_IS, torch.no_grad():
+        with _outside_inference_mode(), torch.no_grad():
+            changed = {"num_updates": self.num_updates + 1}
             if self.nan_strategy != "disable" and self._left_out(statistics, value):
-                changed = {"num_ignored": self.num_ignored + 1}
+                changed["num_ignored"] = self.num_ignored + 1
             else:
-                changed = {
-                    name: self._added(states[name], statistic)
-                    for name, statistic in zip(self._statistic_names, statistics, strict=True)
-                }
+                for name, statistic in zip(self._statistic_names, statistics, strict=True):
+                    changed[name] = self._added(states[name], statistic)
         for name, new in changed.items():
             if isinstance(states[name], list):
                 states[name].append(new)
             else:
                 states[name] = new
-        states["_update_count"] += 1
         states["_computed"] = None
 
     def _added(self, state: Tensor | list[Tensor], statistic: Tensor | int) -> Tensor:
@@ -166,6 +170,15 @@ class AdditiveMetric(Metric, ABC):
         if self.nan_strategy == "warn":
             rank_zero_warn(f"{msg}, and is left out of the epoch value.", UserWarning)
         return True
+
+    @property
+    def _update_count(self) -> int:
+        """What torchmetrics counts in an int: for each of its values a compiled step would be compiled anew."""
+        return int(self.num_updates)
+
+    @_update_count.setter
+    def _update_count(self, count: int) -> None:
+        self.num_updates = torch.tensor(count, device=self.device)
 
     def _wrap_update(self, update: Callable[..., None]) -> Callable[..., None]:
         # torchmetrics raises the update count and drops the cached value before `update` has checked anything.
@@ -209,7 +222,7 @@ class AdditiveMetric(Metric, ABC):
             if type(incoming_state) is not type(self) or incoming_state.extra_repr() != self.extra_repr():
                 msg = f"`incoming_state` must be a {self!r}, but got {incoming_state!r}. Merge like with like."
                 raise (ValueError if type(incoming_state) is type(self) else TypeError)(msg)
-            incoming: dict[str, Any] = {**incoming_state.metric_state, _COUNT_KEY: incoming_state.update_count}
+            incoming: dict[str, Any] = incoming_state.metric_state
         elif isinstance(incoming_state, dict):
             incoming = incoming_state
         else:
@@ -225,7 +238,6 @@ class AdditiveMetric(Metric, ABC):
         merged = {name: getattr(self, name) + _on(self.device, incoming[name]) for name in self._defaults}
         for name, state in merged.items():
             setattr(self, name, state)
-        self._update_count += int(incoming.get(_COUNT_KEY, 1))
         self._computed = None
 
     def _sync_dist(self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any = None) -> None:
@@ -284,21 +296,10 @@ class AdditiveMetric(Metric, ABC):
     half = nn.Module.half
     type = nn.Module.type
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override] # hands them on
-        """See :meth:`torchmetrics.Metric.state_dict`; persistent states come with their update count."""
-        destination = super().state_dict(*args, **kwargs)
-        if any(self._persistent.values()):
-            prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
-            destination[prefix + _COUNT_KEY] = torch.tensor(self._update_count)
-        return destination
-
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        count = state_dict.pop(prefix + _COUNT_KEY, None)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         for name in self._defaults:
             setattr(self, name, _on(self.device, getattr(self, name)))
-        if count is not None:
-            self._update_count = int(count)
         self._computed = None
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
@@ -368,6 +369,12 @@ class _OwnKeys(KeysView[str]):
         return self is other
 
     __hash__ = KeysView.__hash__
+
+
+def _outside_inference_mode() -> AbstractContextManager[Any]:
+    """States made in inference mode could not be used outside of it. A compiled step asks no such question."""
+    inside = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
+    return torch.inference_mode(mode=False) if inside else _AS_IS
 
 
 def _sum_dtype(device: torch.device) -> torch.dtype:

@@ -159,12 +159,16 @@ def faults_of_one_rank(rank: int) -> None:
     metric.update(x, x + 1)
     faults: list[tuple[str, tuple[Any, ...]]] = [
         (
-            "`source_weights` must be of the same kind on every rank, but got NoneType, tensor",
+            "`source_weights` must be of the same kind on every rank, but got NoneType, torch.float32 tensor",
             (x, x, _if(rank, x[:, 0])),
         ),
         ("`target_features` must have the same shape after the first dimension on every rank", (x, x[:, : 3 - rank])),
         (r"`source_weights` must have as many rows .* \(4, 3\), but got 3, 4", (x, x, torch.ones(3 + rank))),
-        ("`target_features` must be of the same kind on every rank, but got tensor, str", (x, "x" if rank else x)),
+        (
+            "`target_features` must be of the same kind on every rank, but got torch.float32 tensor, str",
+            (x, "x" if rank else x),
+        ),
+        ("`target_features` must be of the same kind on every rank", (x, x.double() if rank else x)),
         ("`source_features` must not be empty", (x[:0], x[:0])),
         (r"`source_features` must have shape \(N, features\), but got shape \(\)", (x.sum(), x)),
     ]

@@ -34,10 +34,10 @@ _AS_IS = nullcontext()
 class AdditiveMetric(Metric, ABC):
     """A loss over additive statistics.
 
-    A subclass names its states in its constructor with `_keep_sums` and `_keep_samples`, and writes three methods: the
-    pure `_statistics` of a batch, in the order of the states; the pure `_value` of statistics; and `update` with an
-    explicit signature, which is ``self._accumulate(self._statistics(...))``. Each constructor argument is kept in an
-    attribute of its own name.
+    A subclass names its states in its constructor with `_keep_sums`, `_keep_vectors` and `_keep_samples`, and writes
+    three methods: the pure `_statistics` of a batch, in the order of the states; the pure `_value` of statistics; and
+    `update` with an explicit signature, which is ``self._accumulate(self._statistics(...))``. Each constructor argument
+    is kept in an attribute of its own name.
 
     Args:
         nan_strategy: what to do with a batch whose value is not finite. ``"disable"``: nothing, the epoch value becomes
@@ -70,6 +70,7 @@ class AdditiveMetric(Metric, ABC):
         # A MetricCollection would let two losses share states as soon as those are equal once, say both 0.
         self._defaults: dict[str, Tensor | list[Tensor]] = _Ungrouped()
         self._statistic_names: tuple[str, ...] = ()
+        self._lengths: dict[str, int | None] = {}
         for name in ("num_updates", "num_ignored"):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
@@ -79,6 +80,11 @@ class AdditiveMetric(Metric, ABC):
         for name in names:
             self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
         self._statistic_names += names
+
+    def _keep_vectors(self, *names: str, length: int | None = None) -> None:
+        """Keep the named statistics as sums of vectors; where no length is given, the first batch tells it."""
+        self._keep_sums(*names)  # scalar zeros at first, which add to any shape
+        self._lengths |= dict.fromkeys(names, length)
 
     def _keep_samples(self, *names: str) -> None:
         """Keep the named statistics sample by sample; memory grows with the epoch."""
@@ -211,6 +217,16 @@ class AdditiveMetric(Metric, ABC):
 
         return wrapped
 
+    def reset(self) -> None:
+        """See :meth:`torchmetrics.Metric.reset`; lists of samples are replaced.
+
+        torchmetrics empties the lists themselves, also for those who hold them: `Running` would lose its window.
+        """
+        for name, default in self._defaults.items():
+            if isinstance(default, list):
+                setattr(self, name, [])
+        super().reset()
+
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Add the epoch of another metric of the same loss and settings, or the states of one as a dict.
 
@@ -296,11 +312,57 @@ class AdditiveMetric(Metric, ABC):
     half = nn.Module.half
     type = nn.Module.type
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        for name in self._defaults:
-            setattr(self, name, _on(self.device, getattr(self, name)))
-        self._computed = None
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,  # noqa: FBT001 - the signature of nn.Module
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Take an epoch over whole or not at all, and report what is amiss as torch does for parameters.
+
+        torchmetrics' own takes values of any shape, and says nothing of states that are missing.
+        """
+        found = {name: state_dict.pop(prefix + name) for name in self._defaults if prefix + name in state_dict}
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        self._computed = None  # it may depend on the modules inside
+        if not found and not any(self._persistent.values()):
+            return
+        missing = [prefix + name for name in self._defaults if name not in found]
+        errors = [error for name, value in found.items() if (error := self._misfit(name, prefix + name, value))]
+        missing_keys.extend(missing)
+        error_msgs.extend(errors)
+        if missing or errors:
+            return
+        for name, value in found.items():
+            setattr(self, name, self._copied(name, value))
+
+    def _misfit(self, name: str, key: str, value: Any) -> str | None:
+        """Say why a saved value cannot be this state, if so."""
+        if isinstance(self._defaults[name], list):
+            tensors = isinstance(value, list) and all(isinstance(item, Tensor) and item.ndim for item in value)
+            if tensors and len({item.shape[1:] for item in value}) <= 1:
+                return None
+            got = [tuple(item.shape) for item in value] if tensors else type(value).__name__
+            return f'While copying the state named "{key}", expected a list of tensors of equal width, but got {got}.'
+        if not isinstance(value, Tensor):
+            return f'While copying the state named "{key}", expected a tensor, but got {type(value).__name__}.'
+        fitting = [(), (self._lengths[name] or value.numel(),)] if name in self._lengths else [()]
+        if value.shape in fitting:
+            return None
+        return f"size mismatch for {key}: got shape {tuple(value.shape)}, but the state has shape {fitting[-1]}."
+
+    def _copied(self, name: str, value: Any) -> Tensor | list[Tensor]:
+        """Return a saved value as a state of this metric: on its device, sums in their own precision."""
+        default = self._defaults[name]
+        if isinstance(default, Tensor):
+            return cast("Tensor", value).to(default, copy=True)
+        return [item.to("cpu" if self.compute_on_cpu else self.device, copy=True) for item in value]
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot one value or several, by default the epoch value so far; see :meth:`torchmetrics.Metric.plot`."""

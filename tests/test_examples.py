@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import doctest
 import importlib
 import json
@@ -90,6 +91,20 @@ def test_partial_script(tmp_path: Path) -> None:
     assert sum(iwan["weights"][0]) == pytest.approx(10, rel=1e-4)  # as many samples of each class
     assert set(iwan["losses"][0]) == {"DANN"}
     assert "target accuracy" in done.stdout
+
+
+def test_lightning_script(tmp_path: Path) -> None:
+    done = run("lightning_dann.py", "--seeds", "1", "--epochs", "1", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    score: dict[str, float] = {}
+    for name in ("source_only", "control", "DANN"):
+        with (tmp_path / name / "version_0" / "metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        score[name] = float(next(row["accuracy"] for row in rows if row["accuracy"]))
+        assert any(row.get("dann_epoch") for row in rows) == (name != "source_only")
+    assert score["source_only"] == score["control"] != score["DANN"]
+    assert "target accuracy" in done.stdout
+    assert "Warning" not in done.stderr
 
 
 def test_regression_script(tmp_path: Path) -> None:

@@ -399,6 +399,13 @@ def cast(batch: Any, dtype: torch.dtype) -> Any:
     return tree_map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, batch)
 
 
+def joined(parts: tuple[Any, ...]) -> Any:
+    """One argument of several batches, as that of one large batch."""
+    if isinstance(parts[0], list):
+        return [torch.cat(layer) for layer in zip(*parts, strict=True)]
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
+
+
 def looked_at(case: Case, batch: tuple[Any, ...]) -> list[Tensor]:
     """The tensors that the value has a gradient for."""
     return tensors([batch[position] for position in case.looked_at])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, Case, cast, looked_at, tensors, tree_map, where_looked_at, with_gradient, with_nan
+from cases import CASES, Case, cast, joined, looked_at, tensors, tree_map, where_looked_at, with_gradient, with_nan
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
@@ -65,7 +65,7 @@ def test_epoch_value_is_what_it_says(case: Case) -> None:
     if case.epoch == "cat":
         expected = torch.cat(values)
     elif case.epoch == "samples":
-        whole = [_joined(part) for part in zip(*batches, strict=True)]
+        whole = [joined(part) for part in zip(*batches, strict=True)]
         expected = case.function(metric, *whole).detach()
     else:
         weights = [sum(sizes(case)[i]) if case.epoch == "n+m" else 1 for i in range(3)]
@@ -73,13 +73,6 @@ def test_epoch_value_is_what_it_says(case: Case) -> None:
             weights
         )
     torch.testing.assert_close(metric.compute(), expected)
-
-
-def _joined(parts: tuple[Any, ...]) -> Any:
-    """One argument of several batches, as that of one large batch."""
-    if isinstance(parts[0], list):
-        return [torch.cat(layer) for layer in zip(*parts, strict=True)]
-    return torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
 
 
 @every_loss

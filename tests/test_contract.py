@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, Case, cast, looked_at, tensors, tree_map, with_gradient, with_nan
+from cases import CASES, Case, cast, epoch_value, looked_at, tensors, tree_map, with_gradient, with_nan
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
@@ -60,25 +60,9 @@ def test_epoch_value_is_what_it_says(case: Case) -> None:
     metric = case.build()
     batches = [cast(case.batch(n, m), torch.float64) for n, m in sizes(case)]
     metric.double()
-    values = [metric(*batch).detach() for batch in batches]
-    if case.epoch == "cat":
-        expected = torch.cat(values)
-    elif case.epoch == "samples":
-        whole = [_joined(part) for part in zip(*batches, strict=True)]
-        expected = case.function(metric, *whole).detach()
-    else:
-        weights = [sum(sizes(case)[i]) if case.epoch == "n+m" else 1 for i in range(3)]
-        expected = torch.stack([value * weight for value, weight in zip(values, weights, strict=True)]).sum() / sum(
-            weights
-        )
-    torch.testing.assert_close(metric.compute(), expected)
-
-
-def _joined(parts: tuple[Any, ...]) -> Any:
-    """One argument of several batches, as that of one large batch."""
-    if isinstance(parts[0], list):
-        return [torch.cat(layer) for layer in zip(*parts, strict=True)]
-    return torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
+    for batch in batches:
+        metric.update(*batch)
+    torch.testing.assert_close(metric.compute(), epoch_value(case, metric, batches))
 
 
 @every_loss

@@ -43,6 +43,11 @@ def left_out(metric: AdditiveMetric, case: Case, times: int = 1) -> AdditiveMetr
     return metric
 
 
+def counts(metric: AdditiveMetric) -> tuple[int, int]:
+    """Batches left out, and batches in all."""
+    return int(metric.num_ignored), metric.update_count
+
+
 def assert_same(left: Any, right: Any) -> None:
     torch.testing.assert_close(left, right, rtol=0, atol=0, equal_nan=True)
 
@@ -61,7 +66,7 @@ def test_forward_returns_what_the_epoch_leaves_out(case: Case, strategy: str) ->
     assert value.isnan().all()
     assert value.requires_grad
     assert_same(metric.compute(), spared.compute())
-    assert (metric.num_ignored, metric.update_count) == (1, 3)
+    assert counts(metric) == (1, 3)
 
 
 @every_loss
@@ -70,9 +75,9 @@ def test_an_epoch_of_nothing_else_is_nan(case: Case, strategy: str) -> None:
     """And not "called before update": it has seen data."""
     metric = left_out(build(case, strategy), case, times=2)
     assert metric.compute().isnan().all()
-    assert (metric.num_ignored, metric.update_count) == (2, 2)
+    assert counts(metric) == (2, 2)
     metric.reset()
-    assert (metric.num_ignored, metric.update_count) == (0, 0)
+    assert counts(metric) == (0, 0)
 
 
 @every_loss
@@ -92,7 +97,7 @@ def test_counts_add_up_when_metrics_merge(case: Case, strategy: str, as_dict: bo
     expected = right.compute()
     states = {**right.metric_state, "_update_count": right.update_count}
     left.merge_state(states if as_dict else right)
-    assert (left.num_ignored, left.update_count) == (3, 4)
+    assert counts(left) == (3, 4)
     assert_same(left.compute(), expected)
 
 
@@ -106,7 +111,7 @@ def test_counts_are_saved(case: Case, strategy: str) -> None:
     torch.save(metric.state_dict(), file)
     file.seek(0)
     resumed.load_state_dict(torch.load(file, weights_only=True))
-    assert (resumed.num_ignored, resumed.update_count) == (1, 1)
+    assert counts(resumed) == (1, 1)
     batch = case.batch(4, 4)
     value = resumed(*batch).detach()
     torch.testing.assert_close(resumed.compute(), value.double())
@@ -140,7 +145,7 @@ def test_error_names_the_loss_and_the_repair(case: Case) -> None:
     for call in (metric, metric.update):
         with pytest.raises(ValueError, match=rf"not finite in {type(metric).__name__}\. Look for NaN or infinity"):
             call(*with_nan(case, case.batch(4, 4)))
-    assert (metric.num_ignored, metric.update_count) == (0, 0)
+    assert counts(metric) == (0, 0)
 
 
 @leaves_out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
 
 import torch
@@ -51,13 +50,13 @@ class Normals:
         for chosen in itertools.product(scales, repeat=len(pairs)):
             differences = torch.stack([one[a] - one[b] for a, b in pairs])
             form = differences.T @ (torch.tensor(chosen, dtype=torch.float64)[:, None] * differences)
-            product = 1.0
+            product = torch.ones((), dtype=torch.float64)
             for mean, deviation in zip(self.means[rows].T, self.deviations[rows].T, strict=True):
                 spread = one + 2 * deviation.square()[:, None] * form
                 exponent = mean @ form @ torch.linalg.solve(spread, mean)
-                product *= math.exp(-exponent) / math.sqrt(torch.linalg.det(spread))
-            total += product
-        return total / len(scales) ** len(pairs)
+                product = product * (-exponent).exp() / torch.linalg.det(spread).sqrt()
+            total += product.item()
+        return total / float(len(scales) ** len(pairs))
 
     def covariance(self, domains: tuple[int, ...], left: Pair, right: Pair) -> float:
         """The covariance of two kernel values that may share samples."""

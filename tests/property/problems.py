@@ -24,6 +24,7 @@ widths = st.integers(1, 5)
 generators = st.integers(0, 2**31).map(lambda seed: torch.Generator().manual_seed(seed))
 single_or_double = st.sampled_from([torch.float32, torch.float64])
 dtypes = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64])
+rules: st.SearchStrategy[str | float] = st.sampled_from(["median", "mean"]) | st.sampled_from([0.5, 3.0])
 reductions = st.sampled_from(["mean", "sum", "none"])
 
 
@@ -124,10 +125,11 @@ def point_masses(draw: st.DrawFn) -> Problem:
     left, right = grid(generator, d), grid(generator, d)
     left[0] = right[0] + 0.25 * draw(st.sampled_from([-8, -1, 1, 3]))
     square = (left - right).square().sum()
-    num_kernels, rule = draw(st.integers(1, 6)), draw(st.sampled_from(["median", "mean", 0.5, 3.0]))
+    num_kernels, rule = draw(st.integers(1, 6)), draw(rules)
     bandwidth = float(square) * rule if isinstance(rule, float) else rule
     scale = rule if isinstance(rule, float) else scale_of_two_points(rule, *pairs(n, m, estimator))
-    batch, portions = (left.expand(n, d), right.expand(m, d)), torch.full((n,), 1 / n, dtype=torch.float64)
+    batch: tuple[Tensor, ...] = left.expand(n, d), right.expand(m, d)
+    portions = torch.full((n,), 1 / n, dtype=torch.float64)
     if estimator == "biased" and draw(st.booleans()):
         weights = shares(generator, n), shares(generator, m)
         batch, portions = (*batch, *weights), weights[0] / weights[0].sum()
@@ -238,7 +240,8 @@ def linear_discriminators(draw: st.DrawFn) -> Problem:
     disc = linear_layer(generator, d)
     w, b = disc.weight.detach().double().flatten(), disc.bias.detach().double()
     source, target = grid(generator, n, d), grid(generator, m, d)
-    batch, z_source, z_target = (source, target), source @ w + b, target @ w + b
+    batch: tuple[Tensor, ...] = source, target
+    z_source, z_target = source @ w + b, target @ w + b
     weights = torch.ones(n, dtype=torch.float64), torch.ones(m, dtype=torch.float64)
     if draw(st.booleans()):
         weights = shares(generator, n), shares(generator, m)
@@ -381,7 +384,7 @@ def two_frequencies(draw: st.DrawFn) -> Problem:
     p = shares(draw(generators), n)
     mean = p.mean()
     answer = -(mean.log() + (1 - mean).log()) / 2
-    metric = draw(st.sampled_from([lambda: adaption.ClassBalanceLoss(2), adaption.MarginalEntropyLoss]))()
+    metric = adaption.ClassBalanceLoss(2) if draw(st.booleans()) else adaption.MarginalEntropyLoss()
     return asked(metric, dtype, (both(p),), answer)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import io
 import pickle
 from collections.abc import Callable
@@ -192,4 +193,5 @@ thorough = settings.get_current_profile_name() == "thorough"
 def test_any_sequence_of_steps_is_accounted_for(case: Case) -> None:
     batches = Batches(case)
     examples = settings(max_examples=200) if thorough else settings()
-    run_state_machine_as_test(lambda: Steps(batches), settings=settings(examples, stateful_step_count=20))
+    machine: Any = functools.partial(Steps, batches)
+    run_state_machine_as_test(machine, settings=settings(examples, stateful_step_count=20))

@@ -139,8 +139,7 @@ class Steps(RuleBasedStateMachine):
     @precondition(lambda self: sum(len(entry.counted) for entry in self.every) <= LONGEST)
     @rule(entry=entries, other=entries, as_dict=st.booleans())
     def merged(self, entry: Entry, other: Entry, as_dict: bool) -> None:
-        states = {**other.metric.metric_state, "_update_count": other.calls}
-        entry.metric.merge_state(states if as_dict else other.metric)
+        entry.metric.merge_state(other.metric.metric_state if as_dict else other.metric)
         entry.add(other)
 
     @rule(entry=entries)

@@ -429,6 +429,17 @@ def with_nan(case: Case, batch: tuple[Any, ...]) -> tuple[Any, ...]:
     return where_looked_at(case, lambda tensor: torch.full_like(tensor, torch.nan), batch)
 
 
+def epoch_value(case: Case, metric: AdditiveMetric, batches: list[tuple[Any, ...]]) -> Tensor:
+    """The epoch value of batches by the public function alone, as `case.epoch` has it."""
+    if case.epoch == "samples":
+        return case.function(metric, *(joined(parts) for parts in zip(*batches, strict=True))).detach()
+    values = [case.function(metric, *batch).detach() for batch in batches]
+    if case.epoch == "cat":
+        return torch.cat(values)
+    weights = [sum(map(len, tensors(batch[:2]))) if case.epoch == "n+m" else 1 for batch in batches]
+    return sum((v * w for v, w in zip(values, weights, strict=True)), torch.zeros(())) / sum(weights)
+
+
 def refuses(metric: AdditiveMetric, match: str, *batch: Any, error: type[Exception] = ValueError) -> None:
     """Assert that `forward` and `update` raise, and that nothing accumulated is lost."""
     before = copy.deepcopy(metric.metric_state), metric.update_count

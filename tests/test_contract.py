@@ -11,9 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, Case, cast, epoch_value, looked_at, tensors, tree_map, where_looked_at, with_gradient, with_nan
+from cases import CASES, Case, cast, epoch_value, looked_at, tensors, tree_map, with_gradient, with_nan
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
 from adaption._metric import AdditiveMetric
@@ -169,61 +168,6 @@ def test_signature_lets_a_collection_filter_arguments(case: Case) -> None:
     collection.update(**batch, something_else=torch.zeros(1))
     assert metric.update_count == 1
     assert set(collection(**batch, something_else=None)) == {"loss"}
-
-
-def far_out(tensor: Tensor) -> Tensor:
-    """The samples at a distance of 1,000 from the origin; probabilities as they are."""
-    flat = tensor.reshape(len(tensor), -1)
-    probabilities = torch.allclose(flat.sum(1), torch.ones(len(flat)))
-    return tensor if probabilities else (1e3 * F.normalize(flat)).view_as(tensor)
-
-
-at_both_norms = pytest.mark.parametrize("moved", [lambda tensor: tensor, far_out], ids=["norm 1", "norm 1000"])
-
-
-def assert_gradients_within(case: Case, share: float, batch: Any, exact: Any) -> None:
-    """Gradients apart by no more than a share of the largest entry, and what float16 calls zero."""
-    for left, right in zip(looked_at(case, batch), looked_at(case, exact), strict=True):
-        assert left.grad is not None
-        assert right.grad is not None
-        allowed = share * right.grad.abs().max().item() + torch.finfo(torch.float16).smallest_normal * 1e-3
-        torch.testing.assert_close(left.grad.double(), right.grad, rtol=0, atol=allowed)
-
-
-@every_loss
-@at_both_norms
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_loses_no_more_than_the_rounding_of_the_inputs(
-    case: Case, dtype: torch.dtype, moved: Any
-) -> None:
-    batch = with_gradient(case, cast(where_looked_at(case, moved, case.batch(8, 8)), dtype))
-    exact = with_gradient(case, cast(batch, torch.float64))
-    value, expected = case.build()(*batch), case.build().double()(*exact)
-    assert value.dtype == torch.float32
-    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
-    value.sum().backward()
-    expected.sum().backward()
-    assert_gradients_within(case, torch.finfo(dtype).eps, batch, exact)
-
-
-@every_loss
-@at_both_norms
-def test_autocast_keeps_the_loss_in_float32(case: Case, moved: Any) -> None:
-    """Only the layers inside compute in bfloat16, as autocast has them do."""
-    batch = with_gradient(case, where_looked_at(case, moved, case.batch(8, 8)))
-    exact = with_gradient(case, cast(batch, torch.float64))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = case.build()(*batch)
-    expected = case.build().double()(*exact)
-    assert value.dtype == torch.float32
-    layers = any(isinstance(module, (nn.Linear, nn.Conv2d)) for module in case.build().modules())
-    rounding = torch.finfo(torch.bfloat16 if layers else torch.float32).eps
-    torch.testing.assert_close(
-        value.double(), expected, rtol=0, atol=4 * rounding * max(1, expected.abs().max().item())
-    )
-    value.sum().backward()
-    expected.sum().backward()
-    assert_gradients_within(case, 64 * rounding, batch, exact)
 
 
 @every_loss

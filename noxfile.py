@@ -70,6 +70,13 @@ def partial(session: nox.Session) -> None:
 
 
 @nox.session
+def edges(session: nox.Session) -> None:
+    """Write the table of the edge cases in the docs, which a test compares with what the losses do."""
+    install(session, "tests")
+    session.run("python", "-m", "edges.page", env={"PYTHONPATH": "tests"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure speed and memory beside the peers and write the page of the docs; `-- --quick` only shows."""
     install(session, "bench")

@@ -103,6 +103,7 @@ def probabilities(name: str, value: object) -> None:
     value = cast("Tensor", value)
     if torch.compiler.is_compiling():
         return
+    value = value.detach()
     sums = value.sum(1)
     # rounding to half precision moves a sum by less than 0.01; comparisons with NaN are false and let it pass
     if bool((value < 0).any() | ((sums - 1).abs() > 0.01).any()):
@@ -149,7 +150,7 @@ def weights(name: str, value: object, samples: Tensor) -> None:
     same_device("samples", samples, name, value)
     if not torch.compiler.is_compiling() and bool((value < 0).any()):
         msg = (
-            f"`{name}` must not be negative, but its smallest entry is {float(value.min()):g}. "
+            f"`{name}` must not be negative, but its smallest entry is {value.min().item():g}. "
             "Clamp the weights, e.g. with `.clamp(min=0)`."
         )
         raise ValueError(msg)

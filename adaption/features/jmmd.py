@@ -113,6 +113,14 @@ def check_layers(source_features: Sequence[Tensor], target_features: Sequence[Te
         _checks.same_layer(f"source_features[{index}]", source, f"target_features[{index}]", target)
 
 
+def _modules(thetas: Iterable[nn.Module]) -> list[nn.Module]:
+    _checks.iterable("thetas", thetas, "a list with one Module per layer")
+    modules = list(thetas)
+    for index, theta in enumerate(modules):
+        _checks.module(f"thetas[{index}]", theta)
+    return modules
+
+
 class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
     r"""Joint maximum mean discrepancy of several layers; minimising it aligns their joint distributions.
 
@@ -142,7 +150,7 @@ class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
-        TypeError: for anything but lists of floating-point tensors.
+        TypeError: for anything but lists of floating-point tensors, and `thetas` that are no Modules.
         ValueError: as :func:`adaption.functional.joint_maximum_mean_discrepancy`, and where the number of layers is not
             that of the `thetas`.
 
@@ -173,6 +181,7 @@ class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
     ) -> None:
         check_settings(num_kernels, bandwidth, estimator, ESTIMATORS)
         _checks.flag("pooled", pooled)
+        thetas = None if thetas is None else _modules(thetas)
         super().__init__(**kwargs)
         self.num_kernels = num_kernels
         self.bandwidth = bandwidth

@@ -292,6 +292,25 @@ def columns(name: str, value: Tensor, expected: int, setting: str, repair: str) 
         raise ValueError(msg)
 
 
+def input_width(module: object) -> int | None:
+    """The number of columns that a network takes, where it can be seen from outside."""
+    if isinstance(module, nn.Sequential) and len(module):
+        return input_width(module[0])
+    width = getattr(module, "in_feature", getattr(module, "in_features", None))
+    return width if isinstance(width, int) and width > 0 else None  # a lazy layer says 0
+
+
+def fits(name: str, value: Tensor, network_name: str, network: object) -> None:
+    """As many columns as a network takes, where it can be seen from outside."""
+    expected = input_width(network)
+    if expected is not None and value.shape[-1] != expected:
+        msg = (
+            f"`{name}` must have the {expected} columns that `{network_name}` takes, but got shape {shape(value)}. "
+            f"Build `{network_name}` for the width of the layer it looks at."
+        )
+        raise ValueError(msg)
+
+
 def same_batch(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     """Two views of the same samples, on one device."""
     if len(value) != len(other):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import adaption
@@ -420,6 +421,12 @@ def with_gradient(case: Case, batch: tuple[Any, ...]) -> tuple[Any, ...]:
 def with_nan(case: Case, batch: tuple[Any, ...]) -> tuple[Any, ...]:
     """The batch with NaN in all that the loss looks at."""
     return where_looked_at(case, lambda tensor: torch.full_like(tensor, torch.nan), batch)
+
+
+def elsewhere(tensor: Tensor) -> Tensor:
+    """A tensor of that shape that says it is on another device, which this machine need not have."""
+    with FakeTensorMode():
+        return torch.zeros(tensor.shape, device="cuda")
 
 
 def refuses(metric: AdditiveMetric, match: str, *batch: Any, error: type[Exception] = ValueError) -> None:

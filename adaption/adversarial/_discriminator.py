@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from adaption import _checks, _reduction
@@ -38,25 +38,6 @@ def answer(name: str, discriminator: Discriminator, samples: Tensor) -> Tensor:
     logits = discriminator(as_parameters(discriminator, samples))
     _checks.tensor(f"{name}(x)", logits)
     return domain_logits(name, logits, samples)
-
-
-def input_width(module: object) -> int | None:
-    """The number of columns that a discriminator takes, where it can be seen from outside."""
-    if isinstance(module, nn.Sequential) and len(module):
-        return input_width(module[0])
-    width = getattr(module, "in_feature", getattr(module, "in_features", None))
-    return width if isinstance(width, int) and width > 0 else None  # a lazy layer says 0
-
-
-def check_width(discriminator_name: str, discriminator: object, name: str, samples: Tensor) -> None:
-    """Samples with as many columns as the discriminator takes, where that can be seen from outside."""
-    expected = input_width(discriminator)
-    if expected is not None and samples.shape[-1] != expected:
-        msg = (
-            f"`{name}` must have the {expected} columns that `{discriminator_name}` takes, but got shape "
-            f"{_checks.shape(samples)}. Build the discriminator for the width of the layer it looks at."
-        )
-        raise ValueError(msg)
 
 
 def domain_logits(name: str, logits: object, samples: Tensor | None = None) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from adaption import _checks, _reduction
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
-from adaption.adversarial._discriminator import Discriminator, ask, domain_losses, input_width
+from adaption.adversarial._discriminator import Discriminator, ask, domain_losses
 from adaption.adversarial._entropy import entropy_terms
 from adaption.layers.gradient_reversal import GradientReversalLayer
 from adaption.layers.maps import MultiLinearMap, RandomizedMultiLinearMap
@@ -68,7 +68,7 @@ def conditional_domain_adversarial_loss(
     if source_weights is None and target_weights is None:
         return _reduction.value(reduction, *statistics)
     if not torch.compiler.is_compiling() and not bool(statistics[1].any()):
-        msg = "`source_weights` and `target_weights` must have a positive sum, but all are 0. Leave the batch out instead."
+        msg = "`source_weights` and `target_weights` must have a positive sum, but all are 0. Leave the batch out."
         raise ValueError(msg)
     return _weighted_value(reduction, *statistics)
 
@@ -248,7 +248,7 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
 
     def _check_discriminator(self, num_classes: int, features_dim: int) -> None:
         width = self.randomized_dim if self.randomized else num_classes * features_dim
-        expected = input_width(self.domain_disc)
+        expected = _checks.input_width(self.domain_disc)
         if expected is not None and expected != width:
             why = "`randomized_dim`" if self.randomized else f"{num_classes} classes times {features_dim} features"
             msg = (

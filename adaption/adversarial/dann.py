@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from adaption import _checks, _reduction
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
-from adaption.adversarial._discriminator import Discriminator, ask, check_width, domain_losses
+from adaption.adversarial._discriminator import Discriminator, ask, domain_losses
 from adaption.layers.gradient_reversal import GradientReversalLayer
 
 
@@ -174,7 +174,7 @@ class DomainAdversarialLoss(AdditiveMetric):
         # before anything of the discriminator or the schedule moves
         _checks.weights_or_none("source_weights", source_weights, source)
         _checks.weights_or_none("target_weights", target_weights, target)
-        check_width("domain_disc", self.domain_disc, "source", source)
+        _checks.fits("source", source, "domain_disc", self.domain_disc)
         source_logits, target_logits = ask(self.domain_disc, self.grl, source, target)
         return _statistics(source_logits, target_logits, source_weights, target_weights, self.reduction)
 

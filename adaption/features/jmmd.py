@@ -218,6 +218,8 @@ class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
                 f"{len(source_features)} layers. Pass `torch.nn.Identity()` for a layer that needs none."
             )
             raise ValueError(msg)
+        for index, theta in enumerate(self.thetas or ()):
+            _checks.fits(f"source_features[{index}]", source_features[index], f"thetas[{index}]", theta)
         source, target = source_features[0], target_features[0]
         if not self.pooled:
             value = self._discrepancy(source_features, target_features, source_weights, target_weights)

@@ -56,8 +56,8 @@ class ImageClassifierHead(nn.Module):
 
     Raises:
         TypeError: if a width is no integer, `pool_layer` no Module, and for anything but a floating-point tensor.
-        ValueError: if a width is below 1, and, unless there is a `pool_layer`, for features of another shape or a single
-            sample while training.
+        ValueError: if a width is below 1, and, without a `pool_layer` of your own, for features of another shape or a
+            single sample while training.
 
     References:
         K. Saito, K. Watanabe, Y. Ushiku, T. Harada: Maximum Classifier Discrepancy for Unsupervised Domain Adaptation.

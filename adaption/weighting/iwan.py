@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from adaption import _checks
 from adaption._precision import full_precision
-from adaption.adversarial._discriminator import Discriminator, answer, check_width
+from adaption.adversarial._discriminator import Discriminator, answer
 from adaption.weighting._evaluation import evaluating
 from adaption.weighting._partial import check_index, split_means
 
@@ -66,7 +66,7 @@ class ImportanceWeightModule(nn.Module):
     def get_importance_weight(self, feature: Tensor) -> Tensor:
         """Return the weights `(n, 1)` of source features, for ``source_weights`` of the adversarial loss."""
         _checks.batch("feature", feature)
-        check_width("discriminator", self.discriminator, "feature", feature)
+        _checks.fits("feature", feature, "discriminator", self.discriminator)
         with evaluating(self.discriminator):
             logits = answer("discriminator", self.discriminator, feature.detach())
         if logits.ndim > 1:

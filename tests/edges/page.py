@@ -14,8 +14,8 @@ INTRODUCTION = """\
 
 What every loss does where data are awkward: a last batch of one sample, collapsed features, half precision, logits
 that saturate. Written by `nox -s edges`: each cell is what the tests assert, and they fail where this page
-says something else. A row is a loss with the settings [below](#rows). Batches have 4 samples of either domain in float32, unless the
-column says otherwise; c is the number of classes.
+says something else. A row is a loss with the settings [below](#rows). Batches have 4 samples of either domain in
+float32, unless the column says otherwise; c is the number of classes.
 
 Whatever the cell, but for errors and dashes: the value and all gradients are finite, those of a discriminator inside
 included; they agree with those in float64 of the same inputs; and `compute()` is the value of the batch. The cell says

@@ -227,10 +227,24 @@ METHODS: dict[tuple[str, str], Callable[[], Arguments]] = {
 }
 
 
-ASKED = ("domain_disc", "grl", "source_disparity", "target_disparity", "loss_function", "distance_measure", "criterion")
+# Settings of the metrics that are called, and whose answers are checked.
+ASKED = (
+    "criterion",
+    "distance_measure",
+    "domain_disc",
+    "grl",
+    "loss_function",
+    "pseudo_label_generator",
+    "source_disparity",
+    "target_disparity",
+)
 
-# Arguments of the modules inside of a row, which may be named in place of its own.
+# Arguments of the modules inside of a row, or its own modules, which may be named in place of the arguments.
 INNER = {"CDAN": ("domain_disc",), "ADVENT": ("maps",), "DANN": ("features",), "RegDA": ("heatmaps", "target")}
+
+
+def named_inside(case: Case) -> tuple[str, ...]:
+    return next((names for prefix, names in INNER.items() if case.name.startswith(prefix)), ())
 
 
 def public(name: str) -> Any:
@@ -252,44 +266,37 @@ def batch(case: Case) -> Arguments:
 
 def calls() -> Iterator[Call]:
     """Everything public that takes arguments."""
-    by_class = {type(case.build()).__name__: case for case in CASES}
     for name, arguments in FUNCTIONS.items():
         inner = ("heatmaps", "target") if name == "regression_disparity" else ()
         asks = tuple(key for key, value in arguments().items() if callable(value))
         yield Call(name, partial(public, name), arguments, others=inner, asks=asks)
+    name = "collect_classification_results"
     yield Call(
-        "collect_classification_results",
-        partial(public, "collect_classification_results"),
+        name,
+        partial(public, name),
         lambda: {"data_loader": target_loader(), "classifier": classify, "device": "cpu"},
         asks=("classifier",),
     )
-    for name, case in by_class.items():
-        if asks := tuple(key for key in ASKED if key in settings(case)):
-            yield Call(
-                f"{name}: constructed and called",
-                lambda case=case: partial(construct_and_call, case),
-                partial(settings, case),
-                asks=asks,
-            )
     for name, arguments in CONSTRUCTORS.items():
         yield Call(name, partial(public, name), arguments, draws=True)
     for name, arguments in FORWARDS.items():
         yield Call(f"{name}.forward", partial(built, name), arguments, draws=name == "ImageClassifierHead")  # dropout
     for (name, method), arguments in METHODS.items():
         yield Call(f"{name}.{method}", partial(built, name, method), arguments)
-    for name, case in by_class.items():
-        yield Call(name, partial(public, name), partial(settings, case), draws=True)
     for case in CASES:
-        inner = INNER.get(case.name.split()[0], ())
-        yield Call(f"{case}: forward", case.build, partial(batch, case), others=inner)
-    for name, case in by_class.items():
-        inner = INNER.get(case.name.split()[0], ())
-        yield Call(f"{name}.update", lambda case=case: case.build().update, partial(batch, case), others=inner)
-        yield Call(
-            f"{name}.merge_state",
-            lambda case=case: case.build().merge_state,
-            lambda case=case: {"incoming_state": used(case).metric_state},
-        )
+        yield Call(f"{case}: forward", case.build, partial(batch, case), others=named_inside(case))
+    for name, case in {type(case.build()).__name__: case for case in CASES}.items():
+        yield from _of_metric(name, case)
+
+
+def _of_metric(name: str, case: Case) -> Iterator[Call]:
+    """The methods of a metric that take arguments, by a row that has it, and what its modules answer."""
+    yield Call(name, partial(public, name), partial(settings, case), draws=True)
+    yield Call(f"{name}.update", partial(_method, case, "update"), partial(batch, case), others=named_inside(case))
+    yield Call(f"{name}.merge_state", partial(_method, case, "merge_state"), partial(_merged, case))
+    if asks := tuple(key for key in ASKED if key in settings(case)):
+        build = partial(partial, construct_and_call, case)
+        yield Call(f"{name}: constructed and called", build, partial(settings, case), asks=asks)
 
 
 def construct_and_call(case: Case, **given: Any) -> Tensor:
@@ -298,15 +305,19 @@ def construct_and_call(case: Case, **given: Any) -> Tensor:
     return value
 
 
-def used(case: Case) -> Any:
+def _method(case: Case, name: str) -> Any:
+    return getattr(case.build(), name)
+
+
+def _merged(case: Case) -> Arguments:
     metric = case.build()
     metric.update(*case.batch(N, N))
-    return metric
+    return {"incoming_state": metric.metric_state}
 
 
-def built(name: str, method: str = "__call__") -> Callable[..., Any]:
+def built(name: str, method: str = "__call__") -> Any:
     """Something public, constructed, or a method of it."""
     given = CONSTRUCTORS[name]()
     given.pop("pool_layer", None)  # one of the user's takes what it likes
     value = public(name)(**given)
-    return value if method == "__call__" else getattr(value, method)  # type: ignore[no-any-return]
+    return value if method == "__call__" else getattr(value, method)

@@ -296,7 +296,8 @@ def _of_metric(name: str, case: Case) -> Iterator[Call]:
     yield Call(f"{name}.merge_state", partial(_method, case, "merge_state"), partial(_merged, case))
     if asks := tuple(key for key in ASKED if key in settings(case)):
         build = partial(partial, construct_and_call, case)
-        yield Call(f"{name}: constructed and called", build, partial(settings, case), asks=asks)
+        inner = named_inside(case)
+        yield Call(f"{name}: constructed and called", build, partial(settings, case), others=inner, asks=asks)
 
 
 def construct_and_call(case: Case, **given: Any) -> Tensor:

@@ -77,6 +77,20 @@ def edges(session: nox.Session) -> None:
 
 
 @nox.session
+def lightning(session: nox.Session) -> None:
+    """Adapt MNIST to optdigits in a LightningModule; arguments go to the script, `-- --help` lists them."""
+    install(session, extras="examples")
+    session.run("python", "docs/examples/lightning_dann.py", *session.posargs)
+
+
+@nox.session
+def regression(session: nox.Session) -> None:
+    """Adapt a regression from one sex to the other, on diabetes; arguments go to the script, `-- --help` lists them."""
+    install(session, extras="examples")
+    session.run("python", "docs/examples/regression.py", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure speed and memory beside the peers and write the page of the docs; `-- --quick` only shows."""
     install(session, "bench")

@@ -167,7 +167,7 @@ def weights(name: str, value: object, samples: Tensor) -> None:
     """One finite, non-negative weight for each of `samples`, of shape ``(N,)`` or ``(N, 1)``."""
     tensor(name, value)
     value = cast("Tensor", value)
-    if tuple(value.shape) not in {(len(samples),), (len(samples), 1)}:
+    if value.shape != samples.shape[:1] and value.shape != (len(samples), 1):
         msg = (
             f"`{name}` must hold one weight per sample, shape ({len(samples)},) or ({len(samples)}, 1), but got shape "
             f"{shape(value)}. Pass the weights of the same batch as the samples."

@@ -37,8 +37,11 @@ class ClosedForm:
 
     def __call__(self, tensors: Sequence[Tensor], options: Sequence[float] = ()) -> Tensor:
         needed = [torch.is_grad_enabled() and tensor.requires_grad for tensor in tensors]
-        evaluate = self._opaque if torch.compiler.is_compiling() else self._eager
-        value: Tensor = _Value.apply(evaluate, needed, list(options), *tensors)[0]
+        compiling = torch.compiler.is_compiling()
+        if compiling and not any(needed):  # torch compiles a Function only where there is something to differentiate
+            value: Tensor = self._opaque(list(tensors), needed, list(options))[0]
+        else:
+            value = _Value.apply(self._opaque if compiling else self._eager, needed, list(options), *tensors)[0]
         return value
 
 

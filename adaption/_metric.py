@@ -11,7 +11,7 @@ import functools
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, KeysView, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -29,16 +29,15 @@ Statistics = tuple[Any, ...]
 
 _NAN_STRATEGIES = ("disable", "error", "warn", "ignore")
 _AS_IS = nullcontext()
-_COUNT_KEY = "_update_count"
 
 
 class AdditiveMetric(Metric, ABC):
     """A loss over additive statistics.
 
-    A subclass names its states in its constructor with `_keep_sums` and `_keep_samples`, and writes three methods: the
-    pure `_statistics` of a batch, in the order of the states; the pure `_value` of statistics; and `update` with an
-    explicit signature, which is ``self._accumulate(self._statistics(...))``. Each constructor argument is kept in an
-    attribute of its own name.
+    A subclass names its states in its constructor with `_keep_sums`, `_keep_vectors` and `_keep_samples`, and writes
+    three methods: the pure `_statistics` of a batch, in the order of the states; the pure `_value` of statistics; and
+    `update` with an explicit signature, which is ``self._accumulate(self._statistics(...))``. Each constructor argument
+    is kept in an attribute of its own name.
 
     Args:
         nan_strategy: what to do with a batch whose value is not finite. ``"disable"``: nothing, the epoch value becomes
@@ -53,8 +52,8 @@ class AdditiveMetric(Metric, ABC):
     higher_is_better: bool | None = False
     full_state_update = False
 
+    num_updates: Tensor
     num_ignored: Tensor
-    _update_count: int
     _computed: Any
     _forward_cache: Any
 
@@ -71,7 +70,9 @@ class AdditiveMetric(Metric, ABC):
         # A MetricCollection would let two losses share states as soon as those are equal once, say both 0.
         self._defaults: dict[str, Tensor | list[Tensor]] = _Ungrouped()
         self._statistic_names: tuple[str, ...] = ()
-        self.add_state("num_ignored", torch.tensor(0), dist_reduce_fx="sum")
+        self._lengths: dict[str, int | None] = {}
+        for name in ("num_updates", "num_ignored"):
+            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
     def _keep_sums(self, *names: str) -> None:
         """Keep the named statistics as sums over samples, in float64 wherever the device has it."""
@@ -79,6 +80,11 @@ class AdditiveMetric(Metric, ABC):
         for name in names:
             self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
         self._statistic_names += names
+
+    def _keep_vectors(self, *names: str, length: int | None = None) -> None:
+        """Keep the named statistics as sums of vectors; where no length is given, the first batch tells it."""
+        self._keep_sums(*names)  # scalar zeros at first, which add to any shape
+        self._lengths |= dict.fromkeys(names, length)
 
     def _keep_samples(self, *names: str) -> None:
         """Keep the named statistics sample by sample; memory grows with the epoch."""
@@ -115,7 +121,14 @@ class AdditiveMetric(Metric, ABC):
         return value.to(_sum_dtype(value.device))
 
     def _accumulate(self, statistics: Statistics, value: Tensor | None = None) -> None:
-        """Add a batch to the states. The only place that changes them, and the last step of every call."""
+        """Add a batch to the states: the last step of every call."""
+        add = self._add
+        if torch.compiler.is_compiling() and any(isinstance(default, list) for default in self._defaults.values()):
+            add = torch.compiler.disable(add)  # a list that grows would be compiled anew for each of its lengths
+        add(statistics, value)
+
+    def _add(self, statistics: Statistics, value: Tensor | None) -> None:
+        """Change the states. The only place that does."""
         if self._is_synced:
             msg = (
                 "the states must not be synced while a batch is added, but they are, and the batch would be lost. "
@@ -123,21 +136,18 @@ class AdditiveMetric(Metric, ABC):
             )
             raise TorchMetricsUserError(msg)
         states = self.__dict__
-        # states made in inference mode could not be used outside of it
-        with torch.inference_mode(mode=False) if torch.is_inference_mode_enabled() else _AS_IS, torch.no_grad():
+        with _outside_inference_mode(), torch.no_grad():
+            changed = {"num_updates": self.num_updates + 1}
             if self.nan_strategy != "disable" and self._left_out(statistics, value):
-                changed = {"num_ignored": self.num_ignored + 1}
+                changed["num_ignored"] = self.num_ignored + 1
             else:
-                changed = {
-                    name: self._added(states[name], statistic)
-                    for name, statistic in zip(self._statistic_names, statistics, strict=True)
-                }
+                for name, statistic in zip(self._statistic_names, statistics, strict=True):
+                    changed[name] = self._added(states[name], statistic)
         for name, new in changed.items():
             if isinstance(states[name], list):
                 states[name].append(new)
             else:
                 states[name] = new
-        states["_update_count"] += 1
         states["_computed"] = None
 
     def _added(self, state: Tensor | list[Tensor], statistic: Tensor | int) -> Tensor:
@@ -166,6 +176,15 @@ class AdditiveMetric(Metric, ABC):
         if self.nan_strategy == "warn":
             rank_zero_warn(f"{msg}, and is left out of the epoch value.", UserWarning)
         return True
+
+    @property
+    def _update_count(self) -> int:
+        """What torchmetrics counts in an int: for each of its values a compiled step would be compiled anew."""
+        return int(self.num_updates)
+
+    @_update_count.setter
+    def _update_count(self, count: int) -> None:
+        self.num_updates = torch.tensor(count, device=self.device)
 
     def _wrap_update(self, update: Callable[..., None]) -> Callable[..., None]:
         # torchmetrics raises the update count and drops the cached value before `update` has checked anything.
@@ -198,6 +217,16 @@ class AdditiveMetric(Metric, ABC):
 
         return wrapped
 
+    def reset(self) -> None:
+        """See :meth:`torchmetrics.Metric.reset`; lists of samples are replaced.
+
+        torchmetrics empties the lists themselves, also for those who hold them: `Running` would lose its window.
+        """
+        for name, default in self._defaults.items():
+            if isinstance(default, list):
+                setattr(self, name, [])
+        super().reset()
+
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Add the epoch of another metric of the same loss and settings, or the states of one as a dict.
 
@@ -209,7 +238,7 @@ class AdditiveMetric(Metric, ABC):
             if type(incoming_state) is not type(self) or incoming_state.extra_repr() != self.extra_repr():
                 msg = f"`incoming_state` must be a {self!r}, but got {incoming_state!r}. Merge like with like."
                 raise (ValueError if type(incoming_state) is type(self) else TypeError)(msg)
-            incoming: dict[str, Any] = {**incoming_state.metric_state, _COUNT_KEY: incoming_state.update_count}
+            incoming: dict[str, Any] = incoming_state.metric_state
         elif isinstance(incoming_state, dict):
             incoming = incoming_state
         else:
@@ -225,7 +254,6 @@ class AdditiveMetric(Metric, ABC):
         merged = {name: getattr(self, name) + _on(self.device, incoming[name]) for name in self._defaults}
         for name, state in merged.items():
             setattr(self, name, state)
-        self._update_count += int(incoming.get(_COUNT_KEY, 1))
         self._computed = None
 
     def _sync_dist(self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any = None) -> None:
@@ -284,22 +312,57 @@ class AdditiveMetric(Metric, ABC):
     half = nn.Module.half
     type = nn.Module.type
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override] # hands them on
-        """See :meth:`torchmetrics.Metric.state_dict`; persistent states come with their update count."""
-        destination = super().state_dict(*args, **kwargs)
-        if any(self._persistent.values()):
-            prefix = kwargs.get("prefix", args[1] if len(args) > 1 else "")
-            destination[prefix + _COUNT_KEY] = torch.tensor(self._update_count)
-        return destination
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,  # noqa: FBT001 - the signature of nn.Module
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Take an epoch over whole or not at all, and report what is amiss as torch does for parameters.
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        count = state_dict.pop(prefix + _COUNT_KEY, None)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        for name in self._defaults:
-            setattr(self, name, _on(self.device, getattr(self, name)))
-        if count is not None:
-            self._update_count = int(count)
-        self._computed = None
+        torchmetrics' own takes values of any shape, and says nothing of states that are missing.
+        """
+        found = {name: state_dict.pop(prefix + name) for name in self._defaults if prefix + name in state_dict}
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        self._computed = None  # it may depend on the modules inside
+        if not found and not any(self._persistent.values()):
+            return
+        missing = [prefix + name for name in self._defaults if name not in found]
+        errors = [error for name, value in found.items() if (error := self._misfit(name, prefix + name, value))]
+        missing_keys.extend(missing)
+        error_msgs.extend(errors)
+        if missing or errors:
+            return
+        for name, value in found.items():
+            setattr(self, name, self._copied(name, value))
+
+    def _misfit(self, name: str, key: str, value: Any) -> str | None:
+        """Say why a saved value cannot be this state, if so."""
+        if isinstance(self._defaults[name], list):
+            tensors = isinstance(value, list) and all(isinstance(item, Tensor) and item.ndim for item in value)
+            if tensors and len({item.shape[1:] for item in value}) <= 1:
+                return None
+            got = [tuple(item.shape) for item in value] if tensors else type(value).__name__
+            return f'While copying the state named "{key}", expected a list of tensors of equal width, but got {got}.'
+        if not isinstance(value, Tensor):
+            return f'While copying the state named "{key}", expected a tensor, but got {type(value).__name__}.'
+        fitting = [(), (self._lengths[name] or value.numel(),)] if name in self._lengths else [()]
+        if value.shape in fitting:
+            return None
+        return f"size mismatch for {key}: got shape {tuple(value.shape)}, but the state has shape {fitting[-1]}."
+
+    def _copied(self, name: str, value: Any) -> Tensor | list[Tensor]:
+        """Return a saved value as a state of this metric: on its device, sums in their own precision."""
+        default = self._defaults[name]
+        if isinstance(default, Tensor):
+            return cast("Tensor", value).to(default, copy=True)
+        return [item.to("cpu" if self.compute_on_cpu else self.device, copy=True) for item in value]
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot one value or several, by default the epoch value so far; see :meth:`torchmetrics.Metric.plot`."""
@@ -326,6 +389,12 @@ class _OwnKeys(KeysView[str]):
         return self is other
 
     __hash__ = KeysView.__hash__
+
+
+def _outside_inference_mode() -> AbstractContextManager[Any]:
+    """States made in inference mode could not be used outside of it. A compiled step asks no such question."""
+    inside = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
+    return torch.inference_mode(mode=False) if inside else _AS_IS
 
 
 def _sum_dtype(device: torch.device) -> torch.dtype:

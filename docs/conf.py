@@ -21,7 +21,7 @@ exclude_patterns = ["_build"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
-autodoc_default_options = {"members": True, "exclude-members": "extra_repr,forward,reset,training"}
+autodoc_default_options = {"members": True, "exclude-members": "extra_repr,forward,plot_lower_bound,reset,training"}
 napoleon_custom_sections = [("Shapes", "params_style"), "Output", "Inputs of `update` and `forward`"]
 # Other projects' pages are named in the text and not linked, so that the docs build without a network.
 ELSEWHERE = "torch|torchmetrics|nn|Tensor|optional|typing|Any|collections"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import doctest
 import importlib
 import json
@@ -76,6 +77,36 @@ def test_partial_script(tmp_path: Path) -> None:
     assert sum(iwan["weights"][0]) == pytest.approx(10, rel=1e-4)  # as many samples of each class
     assert set(iwan["losses"][0]) == {"DANN"}
     assert "target accuracy" in done.stdout
+
+
+def test_lightning_script(tmp_path: Path) -> None:
+    done = run("lightning_dann.py", "--seeds", "1", "--epochs", "1", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    score: dict[str, float] = {}
+    for name in ("source_only", "control", "DANN"):
+        with (tmp_path / name / "version_0" / "metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        score[name] = float(next(row["accuracy"] for row in rows if row["accuracy"]))
+        assert any(row.get("dann_epoch") for row in rows) == (name != "source_only")
+    assert score["source_only"] == score["control"] != score["DANN"]
+    assert "target accuracy" in done.stdout
+    assert "Warning" not in done.stderr
+
+
+def test_regression_script(tmp_path: Path) -> None:
+    losses = ["source only", "control", "MDD", "trained on target"]
+    done = run("regression.py", "--seeds", "2", "--epochs", "1", "--losses", *losses, "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "regression.json").read_text())
+    assert (tmp_path / "regression.png").stat().st_size > 10_000
+    assert list(report["runs"]) == losses
+    source_only, control, mdd, upper_bound = report["runs"].values()
+    for one, other in zip(source_only, control, strict=True):
+        assert one["rmse"] == other["rmse"]
+    assert source_only[0]["rmse"] != source_only[1]["rmse"]
+    assert len(mdd[0]["losses"]) == 1
+    assert len(mdd[0]["predictions"]) == len(upper_bound[0]["predictions"]) == 207  # every patient of the target
+    assert "target error" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [["--seeds", "0"], ["--epochs", "-1"], ["--losses", "magic"]])

@@ -2,27 +2,92 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 from cases import CASES, Case, cast, looked_at, where_looked_at, with_gradient
 from torch import Tensor
+from torch._dynamo.testing import CompileCounter
 
 # the bandwidth of MMD is a constant of differentiation, which finite differences cannot know
 WITHOUT_CONSTANTS = [case for case in CASES if not hasattr(case.build(), "bandwidth")]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_function_compiles_whole(case: Case) -> None:
+every_loss = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def assert_same_gradients(case: Case, left: tuple[Any, ...], right: tuple[Any, ...]) -> None:
+    for one, other in zip(looked_at(case, left), looked_at(case, right), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+@every_loss
+def test_function_compiles_whole_and_once(case: Case) -> None:
+    """Once for ten batches of one size, and once more for all other sizes."""
     torch.compiler.reset()  # else the rows count as recompilations of one function
-    metric, batch = case.build(), case.batch(4, 4)
+    metric, counter = case.build(), CompileCounter()
+    compiled = torch.compile(lambda *batch: case.function(metric, *batch), fullgraph=True, backend=counter)
+    sizes = [(4, 4)] * 10 + ([(6, 6), (5, 5)] if case.paired else [(6, 5), (3, 7)])
+    for step, (n, m) in enumerate(sizes):
+        traced = with_gradient(case, case.batch(n, m))
+        plain = with_gradient(case, traced)
+        value, expected = compiled(*traced), case.function(metric, *plain)
+        torch.testing.assert_close(value, expected)
+        value.sum().backward()
+        expected.sum().backward()
+        assert_same_gradients(case, traced, plain)
+        assert counter.frame_count == (1 if step < 10 else 2)
+
+
+@every_loss
+def test_function_compiles_whole_without_gradients(case: Case) -> None:
+    torch.compiler.reset()
+    metric, batch = case.build().requires_grad_(requires_grad=False), case.batch(4, 4)
     compiled = torch.compile(lambda *batch: case.function(metric, *batch), fullgraph=True, backend="aot_eager")
-    traced, plain = with_gradient(case, batch), with_gradient(case, batch)
-    value, expected = compiled(*traced), case.function(metric, *plain)
-    torch.testing.assert_close(value, expected)
-    value.sum().backward()
-    expected.sum().backward()
-    for left, right in zip(looked_at(case, traced), looked_at(case, plain), strict=True):
-        torch.testing.assert_close(left.grad, right.grad)
+    torch.testing.assert_close(compiled(*batch), case.function(metric, *batch))
+
+
+@every_loss
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's, at a graph break
+def test_training_step_with_the_metric_compiles_whole(case: Case) -> None:
+    """But for what keeps samples: lists that grow break the graph once, and the widths of pooled layers once more."""
+    torch.compiler.reset()
+    plain, counter = case.build(), CompileCounter()
+    metric = copy.deepcopy(plain)
+    keeps_samples = any(isinstance(state, list) for state in metric.metric_state.values())
+    if keeps_samples:
+        explained = torch._dynamo.explain(lambda *batch: 2 * plain.clone()(*batch))(*case.batch(4, 4))
+        assert explained.graph_break_count == 1 + (str(case) == "JMMD pooled")
+    compiled = torch.compile(lambda *batch: 2 * metric(*batch), fullgraph=not keeps_samples, backend=counter)
+    frames = []
+    for _ in range(12):
+        batch = with_gradient(case, case.batch(4, 4))
+        twin = with_gradient(case, batch)
+        (2 * plain(*twin)).sum().backward()
+        compiled(*batch).sum().backward()
+        assert_same_gradients(case, batch, twin)
+        frames.append(counter.frame_count)
+    assert frames[2:] == frames[2:3] * 10  # the first step may have met states without their shape
+    assert metric.update_count == 12
+    torch.testing.assert_close(metric.compute(), plain.compute())
+
+
+@every_loss
+def test_functional_gradient_is_that_of_autograd(case: Case) -> None:
+    metric, batch = case.build(), with_gradient(case, case.batch(4, 4))
+    case.function(metric, *batch).sum().backward()
+    leaves = looked_at(case, batch)
+
+    def function(*moved: Tensor) -> Tensor:
+        remaining = iter(moved)
+        return case.function(metric, *where_looked_at(case, lambda _: next(remaining), batch)).sum()
+
+    detached = [leaf.detach() for leaf in leaves]
+    gradients = torch.func.grad(function, argnums=tuple(range(len(leaves))))(*detached)
+    for gradient, leaf in zip(gradients, leaves, strict=True):
+        torch.testing.assert_close(gradient, leaf.grad)
 
 
 @pytest.mark.parametrize("case", WITHOUT_CONSTANTS, ids=str)

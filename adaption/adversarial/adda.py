@@ -93,6 +93,7 @@ class AdversarialDiscriminativeLoss(AdditiveMetric):
         tensor(0.2685, dtype=torch.float64)
     """
 
+    higher_is_better = None  # of a game, neither: near 0 the discriminator has won
     plot_lower_bound = 0.0
 
     def __init__(self, **kwargs: Any) -> None:

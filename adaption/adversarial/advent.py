@@ -105,6 +105,7 @@ class DomainAdversarialEntropyLoss(AdditiveMetric):
         (torch.Size([2, 3, 64, 64]), None)
     """
 
+    higher_is_better = None  # of a game, neither: near 0 the discriminator has won
     plot_lower_bound = 0.0
 
     def __init__(self, domain_disc: Discriminator, **kwargs: Any) -> None:

@@ -167,6 +167,7 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
         (tensor(0.5032), tensor([ 0.0000, -0.0672]))
     """
 
+    higher_is_better = None  # of a game, neither: near 0 the discriminator has won
     plot_lower_bound = 0.0
 
     def __init__(

@@ -131,6 +131,7 @@ class DomainAdversarialLoss(AdditiveMetric):
         tensor([[-0.0596, -0.0596]])
     """
 
+    higher_is_better = None  # of a game, neither: near 0 the discriminator has won
     plot_lower_bound = 0.0
 
     def __init__(

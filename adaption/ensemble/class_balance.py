@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from adaption import _checks
@@ -99,13 +100,18 @@ class ClassBalanceLoss(AdditiveMetric):
         tensor(0.6931, dtype=torch.float64)
     """
 
-    plot_lower_bound = 0.0
-
     def __init__(self, num_classes: int, **kwargs: Any) -> None:
         _checks.count("num_classes", num_classes, at_least=2)
         super().__init__(**kwargs)
         self.num_classes = num_classes
-        self._keep_sums("class_totals", "num_samples")
+        self._keep_vectors("class_totals", length=num_classes)
+        self._keep_sums("num_samples")
+
+    @property
+    def plot_lower_bound(self) -> float | None:  # type: ignore[override] # depends on the settings
+        """The value where all classes are given equally often."""
+        uniform = torch.full((1, self.num_classes), 1 / self.num_classes, dtype=torch.float64)
+        return class_balance_loss(uniform).item()
 
     def update(self, predictions: Tensor) -> None:
         """Add a batch to the epoch value."""

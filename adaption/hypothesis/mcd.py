@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -190,12 +191,17 @@ class MarginalEntropyLoss(AdditiveMetric):
         tensor(0.6931, dtype=torch.float64)
     """
 
-    plot_lower_bound = 0.0
     class_totals: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._keep_sums("class_totals", "num_samples")
+        self._keep_vectors("class_totals")
+        self._keep_sums("num_samples")
+
+    @property
+    def plot_lower_bound(self) -> float | None:  # type: ignore[override] # depends on the settings
+        """The logarithm of the number of classes; 0 as long as no batch has told it."""
+        return math.log(self.class_totals.numel())
 
     def update(self, predictions: Tensor) -> None:
         """Add a batch to the epoch value."""

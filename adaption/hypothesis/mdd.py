@@ -326,6 +326,8 @@ def shift_log(x: Tensor, offset: float = 1e-6) -> Tensor:
 class _MarginDisparity(AdditiveMetric):
     """Two heads on two domains: what the three losses below share."""
 
+    higher_is_better = None  # of a game, neither: the adversarial head raises what the features lower
+
     def __init__(self, margin: float, reduction: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.margin = margin

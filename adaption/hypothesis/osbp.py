@@ -96,13 +96,18 @@ class UnknownClassBinaryCrossEntropy(AdditiveMetric):
         >>> osbp(classifier(gradient_reversal(features))).backward()
     """
 
-    plot_lower_bound = 0.0
+    higher_is_better = None  # of a game, neither: the features raise what the classifier lowers
 
     def __init__(self, t: float = 0.5, **kwargs: Any) -> None:
         _checks.number("t", t, at_least=0, at_most=1)
         super().__init__(**kwargs)
         self.t = t
         self._keep_sums("target_loss", "num_target")
+
+    @property
+    def plot_lower_bound(self) -> float | None:  # type: ignore[override] # depends on the settings
+        """The entropy of `t`."""
+        return float(torch.special.entr(torch.tensor([self.t, 1 - self.t], dtype=torch.float64)).sum())
 
     def update(self, target_logits: Tensor) -> None:
         """Add a batch to the epoch value."""

@@ -108,8 +108,8 @@ class ClassWeightModule(AdditiveMetric):
         _checks.number("temperature", temperature, above=0)
         super().__init__(**kwargs)
         self.temperature = temperature
-        # a scalar zero at first, to which the first batch adds its number of classes
-        self._keep_sums("class_probabilities", "num_samples")
+        self._keep_vectors("class_probabilities")
+        self._keep_sums("num_samples")
 
     def update(self, target_logits: Tensor) -> None:
         """Add a batch of the target to the weights."""

@@ -175,11 +175,11 @@ def report(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespa
     path.write_text(json.dumps(text, indent=1))
 
 
-def parse(name: str, description: str, losses: list[str], epochs: int) -> argparse.Namespace:
+def parse(name: str, description: str, losses: list[str], epochs: int, seeds: int) -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--losses", nargs="+", default=losses, choices=losses, help="rows to train (default: all)")
-    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0 on (default: 3)")
+    parser.add_argument("--seeds", type=int, default=seeds, help=f"number of seeds, from 0 on (default: {seeds})")
     parser.add_argument("--first-seed", type=int, default=0, help="the first seed; tuning took 100 (default: 0)")
     parser.add_argument("--epochs", type=int, default=epochs, help=f"passes over the source (default: {epochs})")
     parser.add_argument("--device", default="cpu", help="where to compute, e.g. cuda (default: cpu)")
@@ -199,16 +199,17 @@ def compare(
     train: Callable[[str, int, int, str], dict[str, Any]],
     table: Callable[[dict[str, list[dict[str, Any]]]], Table],
     picture: Callable[[dict[str, list[dict[str, Any]]], Path], None],
+    seeds: int = 3,
 ) -> None:
     """Train every row from every seed, then show what came out."""
-    arguments, console = parse(name, description, losses, epochs), Console()
-    seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+    arguments, console = parse(name, description, losses, epochs, seeds), Console()
+    last = arguments.first_seed + arguments.seeds
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         runs = {
             pool.submit(train, loss, seed, arguments.epochs, arguments.device): (loss, seed)
             for loss in arguments.losses
-            for seed in seeds
+            for seed in range(arguments.first_seed, last)
         }
         task = progress.add_task("training", total=len(runs))
         for run in as_completed(runs):

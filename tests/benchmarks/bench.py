@@ -17,7 +17,7 @@ from typing import Any
 
 import matplotlib as mpl
 import torch
-from benchmarks.contestants import CONTESTANTS
+from benchmarks.contestants import CLASSES, CONTESTANTS, HIDDEN
 from benchmarks.measure import PROMISES, answer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -192,8 +192,10 @@ def write(results: Results, promises: dict[str, float], sizes: list[int], widths
         "Written by `nox -s bench`: medians of a step, forward and backward, on float32 features, every measurement in "
         "a process of its own. Peers are measured as they come from PyPI, with the settings nearest to ours. *Floor* "
         "is one matrix product, one exponential and one matrix product of the full size, with nothing else; *plain "
-        "autograd* is the formula over `torch.cdist`. A dash: not tried, because a smaller batch failed or took longer "
-        f"than {LONG:g} s."
+        "autograd* is the formula as one writes it down, for MMD and JMMD over `torch.cdist`. The discriminators of "
+        f"DANN and CDAN have two hidden layers of {HIDDEN}, and the predictions of CDAN {CLASSES} classes; MDD looks "
+        "at logits, and d is their number. A dash: not tried, because a smaller batch failed or took longer than "
+        f"{LONG:g} s."
     )
     picture = "```{image} _static/benchmarks.svg\n:alt: Time and peak memory of all libraries over the batch size\n```"
     parts = [

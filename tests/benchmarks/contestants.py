@@ -14,8 +14,10 @@ from collections.abc import Callable
 from typing import Any
 from unittest.mock import MagicMock
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import adaption
 from adaption import functional
@@ -50,6 +52,18 @@ def layers(n: int, d: int) -> tuple[list[Tensor], list[Tensor]]:
     """Features and as many columns as predictions have."""
     features, predictions = leaves(n, d), leaves(n, CLASSES)
     return [features[0], predictions[0]], [features[1], predictions[1]]
+
+
+def predictions_and_features(n: int, d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Class logits and features of the source, then of the target."""
+    features, predictions = leaves(n, d), leaves(n, CLASSES)
+    return predictions[0], features[0], predictions[1], features[1]
+
+
+def heads(n: int, d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Logits of `d` classes of the main and the adversarial head on the source, then on the target."""
+    main, adversarial = leaves(n, d), leaves(n, d)
+    return main[0], adversarial[0], main[1], adversarial[1]
 
 
 def step(loss: Callable[..., Any], *batch: Any) -> Step:
@@ -116,6 +130,31 @@ def plain_jmmd(source: list[Tensor], target: list[Tensor]) -> Tensor:
     return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
 
 
+def plain_bsp(source: Tensor, target: Tensor) -> Tensor:
+    """The squares of the largest singular values, by autograd through a full decomposition."""
+    loss = torch.zeros(())
+    for features in (source, target):
+        loss = loss + torch.linalg.svdvals(features)[0].square()
+    return loss
+
+
+def plain_cdan(disc: nn.Module, logits: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor]) -> Tensor:
+    """The outer product of features and predictions, and the cross-entropy of the discriminator on it."""
+    loss = torch.zeros(())
+    for label, (g, f) in enumerate(zip(logits, features, strict=True)):
+        joint = torch.einsum("nc,nd->ncd", g.softmax(1).detach(), f).flatten(1)
+        answer = disc(functional.gradient_reversal(joint))
+        loss = loss + F.binary_cross_entropy_with_logits(answer, torch.full_like(answer, label)) / 2
+    return loss
+
+
+def plain_mdd(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Tensor) -> Tensor:
+    """The formula as one writes it down, with the logarithm of one minus a probability."""
+    disagreement = -F.cross_entropy(source_adv, source.argmax(1))
+    probability = target_adv.softmax(1).gather(1, target.argmax(1, keepdim=True))
+    return 4 * disagreement + (1 - probability).log().mean()
+
+
 def floor(source: Tensor, target: Tensor) -> None:
     """What no full-size implementation goes below: one product for the distances, one exp, one for the gradient."""
     with torch.no_grad():
@@ -141,6 +180,9 @@ def _(n: int, d: int) -> Step:
 
 def _tllib(module: str) -> Any:
     _stub("TLLib", "qpsolvers")
+    if "float" not in vars(np):
+        vars(np)["float"] = float
+        SHIMS.append("TLLib: `numpy.float`, which NumPy has dropped, is `float` again")
     return importlib.import_module(f"dalib.{module}")
 
 
@@ -173,11 +215,16 @@ def _(n: int, d: int) -> Step:
     return resetting(_rul_adapt().MaximumMeanDiscrepancyLoss(5), *leaves(n, d))
 
 
-@contestant("MMD", "skada")
-def _(n: int, d: int) -> Step:
+def _skada(module: str) -> Any:
     _bare("skada", "skada.deep")
     _stub("skada", "ot", "skorch", "skada.deep.base", "skada.deep.utils")
-    return step(importlib.import_module("skada.deep.losses").dan_loss, *leaves(n, d))
+    sys.modules["skada.deep.base"].BaseDALoss = nn.Module  # type: ignore[attr-defined]
+    return importlib.import_module(f"skada.deep.{module}")
+
+
+@contestant("MMD", "skada")
+def _(n: int, d: int) -> Step:
+    return step(_skada("losses").dan_loss, *leaves(n, d))
 
 
 @contestant("MMD", "geomloss (1 kernel)")
@@ -218,6 +265,11 @@ def _(n: int, d: int) -> Step:
     return step(functional.batch_spectral_penalization, *leaves(n, d))
 
 
+@contestant("BSP", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_bsp, *leaves(n, d))
+
+
 @contestant("BSP", "pytorch-adapt")
 def _(n: int, d: int) -> Step:
     loss = _pytorch_adapt("batch_spectral_loss").BatchSpectralLoss(k=1)
@@ -238,3 +290,43 @@ def _(n: int, d: int) -> Step:
 @contestant("DANN", "rul-adapt")
 def _(n: int, d: int) -> Step:
     return resetting(_rul_adapt().DomainAdversarialLoss(discriminator(d)), *leaves(n, d))
+
+
+@contestant("CDAN", "adaption")
+def _(n: int, d: int) -> Step:
+    loss = adaption.ConditionalDomainAdversarialLoss(discriminator(CLASSES * d))
+    return step(loss, *predictions_and_features(n, d))
+
+
+@contestant("CDAN", "plain autograd")
+def _(n: int, d: int) -> Step:
+    disc, batch = discriminator(CLASSES * d), predictions_and_features(n, d)
+    return step(plain_cdan, disc, batch[::2], batch[1::2])
+
+
+@contestant("CDAN", "TLLib")
+def _(n: int, d: int) -> Step:
+    cdan = _tllib("adaptation.cdan")
+    loss = cdan.ConditionalDomainAdversarialLoss(nn.Sequential(discriminator(CLASSES * d), nn.Sigmoid()))
+    return step(loss, *predictions_and_features(n, d))
+
+
+@contestant("MDD", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.classification_margin_disparity_discrepancy, *heads(n, d))
+
+
+@contestant("MDD", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_mdd, *heads(n, d))
+
+
+@contestant("MDD", "TLLib")
+def _(n: int, d: int) -> Step:
+    return step(_tllib("adaptation.mdd").MarginDisparityDiscrepancy(), *heads(n, d))
+
+
+@contestant("MDD", "skada")
+def _(n: int, d: int) -> Step:
+    source, source_adv, target, target_adv = heads(n, d)
+    return step(_skada("_adversarial").MDDLoss(), source, target, source_adv, target_adv)

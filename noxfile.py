@@ -32,6 +32,14 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or default), env=env)
 
 
+@nox.session(name="property")
+def property_(session: nox.Session) -> None:
+    """Look for counterexamples to the laws of `tests/property`, with a thousand examples each; minutes."""
+    install(session, "tests")
+    thorough = ["-n", str(os.cpu_count() or 1), "--hypothesis-profile=thorough", "tests/property", *session.posargs]
+    session.run("pytest", *thorough, env={"OMP_NUM_THREADS": "1"})
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""

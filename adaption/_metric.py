@@ -22,7 +22,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
 from adaption import _checks
-from adaption._distributed import gather
+from adaption._distributed import gather, gather_batch, world_size
 
 # tensors, or Python numbers where the shapes alone tell the statistic
 Statistics = tuple[Any, ...]
@@ -104,12 +104,15 @@ class AdditiveMetric(Metric, ABC):
         """Return the loss of this batch, with gradient, and add the batch to the epoch.
 
         torchmetrics' own `forward` resets the states and lets `update` fill them anew. An error on the way loses the
-        epoch, gradients are on even under `no_grad`, and the value is kept with its graph. None of it is needed here.
+        epoch, and leaves gradients on and synchronisation off for good; gradients are on even under `no_grad`; and the
+        value is kept with its graph, which cannot be copied. None of it is needed here: `tests/test_upstream.py` holds
+        both to the same laws.
         """
         statistics = self._statistics(*args, **kwargs)
         value = self._value(*statistics)
         self._accumulate(statistics, value)
-        self.__dict__["_forward_cache"] = value.detach()  # past Module.__setattr__, which costs as much as an addition
+        # detached, or no copy could be made; past Module.__setattr__, which costs as much as an addition
+        self.__dict__["_forward_cache"] = value.detach()
         return value
 
     def compute(self) -> Tensor:
@@ -123,8 +126,10 @@ class AdditiveMetric(Metric, ABC):
     def _accumulate(self, statistics: Statistics, value: Tensor | None = None) -> None:
         """Add a batch to the states: the last step of every call."""
         add = self._add
-        if torch.compiler.is_compiling() and any(isinstance(default, list) for default in self._defaults.values()):
-            add = torch.compiler.disable(add)  # a list that grows would be compiled anew for each of its lengths
+        keeps_samples = any(isinstance(default, list) for default in self._defaults.values())
+        if torch.compiler.is_compiling() and (keeps_samples or self.nan_strategy != "disable"):
+            # a list would be compiled anew for each of its lengths, and a graph cannot ask whether a value is finite
+            add = torch.compiler.disable(add)
         add(statistics, value)
 
     def _add(self, statistics: Statistics, value: Tensor | None) -> None:
@@ -251,6 +256,7 @@ class AdditiveMetric(Metric, ABC):
         if missing:
             msg = f"`incoming_state` must hold {missing}, but has only {sorted(incoming)}. Pass a whole `metric_state`."
             raise ValueError(msg)
+        # torchmetrics keeps the value it has cached, which is that of before
         merged = {name: getattr(self, name) + _on(self.device, incoming[name]) for name in self._defaults}
         for name, state in merged.items():
             setattr(self, name, state)
@@ -277,6 +283,7 @@ class AdditiveMetric(Metric, ABC):
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """See :meth:`torchmetrics.Metric.sync`; an error while ranks talk leaves the local states as they were."""
+        # torchmetrics leaves its copy of them behind, which every pickle would drag along
         try:
             super().sync(*args, **kwargs)
         finally:
@@ -375,6 +382,48 @@ class AdditiveMetric(Metric, ABC):
         if self.nan_strategy != "disable":
             settings["nan_strategy"] = self.nan_strategy
         return ", ".join(f"{k}={_shown(v)}" for k, v in settings.items() if not isinstance(v, nn.Module))
+
+
+class GlobalBatchMetric(AdditiveMetric):
+    """A loss whose value of a batch that is spread over ranks is no mean of its values on the parts.
+
+    Its subclasses begin `_statistics` with `_global_batch` of the arguments.
+
+    Args:
+        gather_distributed: whether `forward` and `update` take the batches of all ranks as one. Every rank then has the
+            value of the global batch, and DDP's mean of the gradients is the gradient of that value. Both calls
+            become collective. Nothing changes where there is one process only.
+        kwargs: those of :class:`AdditiveMetric`.
+    """
+
+    def __init__(self, *, gather_distributed: bool = False, **kwargs: Any) -> None:
+        _checks.flag("gather_distributed", gather_distributed)
+        super().__init__(**kwargs)
+        self.gather_distributed = gather_distributed
+
+    def _global_batch(self, **batch: Any) -> tuple[Any, ...]:
+        """Return the arguments in their order, with the rows of all ranks if they are to be gathered."""
+        if self.gather_distributed and world_size(self.process_group) > 1:
+            return gather_batch(type(self).__name__, batch, self.process_group)
+        return tuple(batch.values())
+
+    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
+        """Leave the states: each rank has added the same global batches, and holds those of one process already.
+
+        The counts are exchanged all the same: a rank that has left out a batch is found here, and not waited for.
+        """
+        if not self.gather_distributed or world_size(self.process_group) == 1:
+            super()._sync_dist(*args, **kwargs)
+            return
+        counts = [
+            int(count) for count in gather(torch.tensor(self._update_count, device=self.device), self.process_group)
+        ]
+        if len(set(counts)) > 1:
+            msg = (
+                f"all ranks must have added the same batches, but have added {counts}. Call `reset`, and restore a "
+                "checkpoint, on every rank or on none."
+            )
+            raise RuntimeError(msg)
 
 
 class _Ungrouped(dict[str, Any]):

@@ -11,6 +11,9 @@ from cases import CASES, Case, cast, looked_at, where_looked_at, with_gradient
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
+from adaption import MaximumMeanDiscrepancyLoss
+from adaption._metric import AdditiveMetric
+
 # the bandwidth of MMD is a constant of differentiation, which finite differences cannot know
 WITHOUT_CONSTANTS = [case for case in CASES if not hasattr(case.build(), "bandwidth")]
 
@@ -21,6 +24,17 @@ every_loss = pytest.mark.parametrize("case", CASES, ids=str)
 def assert_same_gradients(case: Case, left: tuple[Any, ...], right: tuple[Any, ...]) -> None:
     for one, other in zip(looked_at(case, left), looked_at(case, right), strict=True):
         torch.testing.assert_close(one.grad, other.grad)
+
+
+def graph_breaks(metric: AdditiveMetric, batch: tuple[Any, ...]) -> int:
+    """In a step that does nothing else: what comes after a break counts as a graph of its own."""
+
+    def step() -> Tensor:
+        value: Tensor = metric(*batch)
+        return value
+
+    found: int = torch._dynamo.explain(step)().graph_break_count
+    return found
 
 
 @every_loss
@@ -58,8 +72,7 @@ def test_training_step_with_the_metric_compiles_whole(case: Case) -> None:
     metric = copy.deepcopy(plain)
     keeps_samples = any(isinstance(state, list) for state in metric.metric_state.values())
     if keeps_samples:
-        explained = torch._dynamo.explain(lambda *batch: 2 * plain.clone()(*batch))(*case.batch(4, 4))
-        assert explained.graph_break_count == 1 + (str(case) == "JMMD pooled")
+        assert graph_breaks(case.build(), case.batch(4, 4)) == 1 + (str(case) == "JMMD pooled")
     compiled = torch.compile(lambda *batch: 2 * metric(*batch), fullgraph=not keeps_samples, backend=counter)
     frames = []
     for _ in range(12):
@@ -72,6 +85,15 @@ def test_training_step_with_the_metric_compiles_whole(case: Case) -> None:
     assert frames[2:] == frames[2:3] * 10  # the first step may have met states without their shape
     assert metric.update_count == 12
     torch.testing.assert_close(metric.compute(), plain.compute())
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_asking_whether_a_value_is_finite_breaks_the_graph_once() -> None:
+    torch.compiler.reset()
+    metric = MaximumMeanDiscrepancyLoss(nan_strategy="ignore")
+    batch = torch.randn(4, 3, requires_grad=True), torch.full((4, 3), torch.nan)
+    assert graph_breaks(metric, batch) == 1
+    assert metric.num_ignored.item() == metric.update_count == 1
 
 
 @every_loss

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from adaption import _checks
 from adaption._kernels import Bandwidth
-from adaption._metric import AdditiveMetric, Statistics
+from adaption._metric import GlobalBatchMetric, Statistics
 from adaption._precision import as_parameters, full_precision
 from adaption.features.mmd import check_settings, check_unweighted, estimate, normalised
 
@@ -121,7 +121,7 @@ def _modules(thetas: Iterable[nn.Module]) -> list[nn.Module]:
     return modules
 
 
-class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
+class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
     r"""Joint maximum mean discrepancy of several layers; minimising it aligns their joint distributions.
 
     The formula is that of :func:`adaption.functional.joint_maximum_mean_discrepancy`. Without `thetas` nobody plays
@@ -147,6 +147,8 @@ class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
         thetas: one Module per layer, applied to the features before the kernel; trained, saved and moved with the
             metric.
         pooled: whether `compute` is the value over all samples of the epoch.
+        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
+            averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -175,12 +177,13 @@ class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
         estimator: str = "biased",
         thetas: Iterable[nn.Module] | None = None,
         pooled: bool = False,
+        gather_distributed: bool = False,
         **kwargs: Any,
     ) -> None:
         check_settings(num_kernels, bandwidth, estimator, ESTIMATORS)
         _checks.flag("pooled", pooled)
         thetas = None if thetas is None else _modules(thetas)
-        super().__init__(**kwargs)
+        super().__init__(gather_distributed=gather_distributed, **kwargs)
         self.num_kernels = num_kernels
         self.bandwidth = bandwidth
         self.estimator = estimator
@@ -214,6 +217,12 @@ class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
         source_weights: Tensor | None = None,
         target_weights: Tensor | None = None,
     ) -> Statistics:
+        source_features, target_features, source_weights, target_weights = self._global_batch(
+            source_features=source_features,
+            target_features=target_features,
+            source_weights=source_weights,
+            target_weights=target_weights,
+        )
         check_layers(source_features, target_features)
         if self.thetas is not None and len(self.thetas) != len(source_features):
             msg = (

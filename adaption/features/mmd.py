@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adaption import _checks
 from adaption._kernels import Bandwidth, gaussians, pairwise_bandwidth, quadratic_form, usable
-from adaption._metric import AdditiveMetric, Statistics
+from adaption._metric import GlobalBatchMetric, Statistics
 from adaption._precision import full_precision
 
 ESTIMATORS = ("biased", "unbiased", "linear")
@@ -218,7 +218,7 @@ def check_pair(source_features: Tensor, target_features: Tensor) -> None:
     _checks.same_layer("source_features", source_features, "target_features", target_features)
 
 
-class MaximumMeanDiscrepancyLoss(AdditiveMetric):
+class MaximumMeanDiscrepancyLoss(GlobalBatchMetric):
     r"""Maximum mean discrepancy between source and target features; minimising it aligns the two domains.
 
     The formula is that of :func:`adaption.functional.maximum_mean_discrepancy`. Nobody plays against anybody: the
@@ -240,6 +240,8 @@ class MaximumMeanDiscrepancyLoss(AdditiveMetric):
         bandwidth: ``"median"``, ``"mean"`` or a positive number in units of squared distance.
         estimator: ``"biased"``, ``"unbiased"`` or ``"linear"``.
         pooled: whether `compute` is the value over all samples of the epoch.
+        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
+            averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -270,11 +272,12 @@ class MaximumMeanDiscrepancyLoss(AdditiveMetric):
         bandwidth: Bandwidth = "median",
         estimator: str = "biased",
         pooled: bool = False,
+        gather_distributed: bool = False,
         **kwargs: Any,
     ) -> None:
         check_settings(num_kernels, bandwidth, estimator)
         _checks.flag("pooled", pooled)
-        super().__init__(**kwargs)
+        super().__init__(gather_distributed=gather_distributed, **kwargs)
         self.num_kernels = num_kernels
         self.bandwidth = bandwidth
         self.estimator = estimator
@@ -306,6 +309,12 @@ class MaximumMeanDiscrepancyLoss(AdditiveMetric):
         source_weights: Tensor | None = None,
         target_weights: Tensor | None = None,
     ) -> Statistics:
+        source_features, target_features, source_weights, target_weights = self._global_batch(
+            source_features=source_features,
+            target_features=target_features,
+            source_weights=source_weights,
+            target_weights=target_weights,
+        )
         if self.pooled:
             check_pair(source_features, target_features)
             check_unweighted(self.estimator, source_weights, target_weights)

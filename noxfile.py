@@ -78,6 +78,13 @@ def partial(session: nox.Session) -> None:
 
 
 @nox.session
+def edges(session: nox.Session) -> None:
+    """Write the table of the edge cases in the docs, which a test compares with what the losses do."""
+    install(session, "tests")
+    session.run("python", "-m", "edges.page", env={"PYTHONPATH": "tests"})
+
+
+@nox.session
 def lightning(session: nox.Session) -> None:
     """Adapt MNIST to optdigits in a LightningModule; arguments go to the script, `-- --help` lists them."""
     install(session, extras="examples")

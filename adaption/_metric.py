@@ -59,7 +59,7 @@ class AdditiveMetric(Metric, ABC):
 
     def __init__(self, *, nan_strategy: str = "disable", **kwargs: Any) -> None:
         _checks.option("nan_strategy", nan_strategy, _NAN_STRATEGIES)
-        if kwargs.get("dist_sync_on_step"):
+        if kwargs.get("dist_sync_on_step", False) is True:
             msg = (
                 "`dist_sync_on_step` must be False, because the gradient of a value synchronised inside `forward` is "
                 "scaled by 1 / world size, but got True. Drop it: `compute()` is exact over all ranks."

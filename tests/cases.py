@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import adaption
@@ -427,6 +428,12 @@ def with_gradient(case: Case, batch: tuple[Any, ...]) -> tuple[Any, ...]:
 def with_nan(case: Case, batch: tuple[Any, ...]) -> tuple[Any, ...]:
     """The batch with NaN in all that the loss looks at."""
     return where_looked_at(case, lambda tensor: torch.full_like(tensor, torch.nan), batch)
+
+
+def elsewhere(tensor: Tensor) -> Tensor:
+    """A tensor of that shape that says it is on another device, which this machine need not have."""
+    with FakeTensorMode():
+        return torch.zeros(tensor.shape, device="cuda")
 
 
 def epoch_value(case: Case, metric: AdditiveMetric, batches: list[tuple[Any, ...]]) -> Tensor:

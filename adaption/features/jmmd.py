@@ -113,6 +113,14 @@ def check_layers(source_features: Sequence[Tensor], target_features: Sequence[Te
         _checks.same_layer(f"source_features[{index}]", source, f"target_features[{index}]", target)
 
 
+def _modules(thetas: Iterable[nn.Module]) -> list[nn.Module]:
+    _checks.iterable("thetas", thetas, "a list with one Module per layer")
+    modules = list(thetas)
+    for index, theta in enumerate(modules):
+        _checks.module(f"thetas[{index}]", theta)
+    return modules
+
+
 class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
     r"""Joint maximum mean discrepancy of several layers; minimising it aligns their joint distributions.
 
@@ -144,7 +152,7 @@ class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
-        TypeError: for anything but lists of floating-point tensors.
+        TypeError: for anything but lists of floating-point tensors, and `thetas` that are no Modules.
         ValueError: as :func:`adaption.functional.joint_maximum_mean_discrepancy`, and where the number of layers is not
             that of the `thetas`.
 
@@ -174,6 +182,7 @@ class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
     ) -> None:
         check_settings(num_kernels, bandwidth, estimator, ESTIMATORS)
         _checks.flag("pooled", pooled)
+        thetas = None if thetas is None else _modules(thetas)
         super().__init__(gather_distributed=gather_distributed, **kwargs)
         self.num_kernels = num_kernels
         self.bandwidth = bandwidth
@@ -221,6 +230,8 @@ class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
                 f"{len(source_features)} layers. Pass `torch.nn.Identity()` for a layer that needs none."
             )
             raise ValueError(msg)
+        for index, theta in enumerate(self.thetas or ()):
+            _checks.fits(f"source_features[{index}]", source_features[index], f"thetas[{index}]", theta)
         source, target = source_features[0], target_features[0]
         if not self.pooled:
             value = self._discrepancy(source_features, target_features, source_weights, target_weights)

@@ -52,7 +52,7 @@ def maximum_mean_discrepancy(
         source_weights: weights of the source samples, normalised to sum 1 inside. Only with ``estimator="biased"``.
             They leave the bandwidth alone.
         target_weights: the same for the target samples.
-        num_kernels: number `K` of Gaussians, whose scales double from one to the next.
+        num_kernels: number `K` of Gaussians, at most 100, whose scales double from one to the next.
         bandwidth: ``"median"``, ``"mean"`` or a positive number in units of squared distance. Where the median is 0
             though not all distances are, the mean takes its place.
         estimator: ``"biased"``; ``"unbiased"``: without the diagonals of the two within-domain sums; ``"linear"``: the
@@ -157,7 +157,7 @@ def check_settings(
     num_kernels: int, bandwidth: Bandwidth, estimator: str, estimators: Sequence[str] = ESTIMATORS
 ) -> None:
     """The settings that MMD and JMMD share."""
-    _checks.count("num_kernels", num_kernels)
+    _checks.count("num_kernels", num_kernels, at_most=100)  # their scales double and must stay finite
     if isinstance(bandwidth, str):
         _checks.option("bandwidth", bandwidth, ("median", "mean"))
     else:
@@ -236,7 +236,7 @@ class MaximumMeanDiscrepancyLoss(GlobalBatchMetric):
     Output: scalar in :math:`[0, 2]`; the unbiased and linear estimates may be slightly negative.
 
     Args:
-        num_kernels: number of Gaussian kernels, whose scales double from one to the next.
+        num_kernels: number of Gaussian kernels, at most 100, whose scales double from one to the next.
         bandwidth: ``"median"``, ``"mean"`` or a positive number in units of squared distance.
         estimator: ``"biased"``, ``"unbiased"`` or ``"linear"``.
         pooled: whether `compute` is the value over all samples of the epoch.

@@ -22,7 +22,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
 from adaption import _checks
-from adaption._distributed import gather, gather_batch, world_size
+from adaption._distributed import gather
 
 # tensors, or Python numbers where the shapes alone tell the statistic
 Statistics = tuple[Any, ...]
@@ -382,48 +382,6 @@ class AdditiveMetric(Metric, ABC):
         if self.nan_strategy != "disable":
             settings["nan_strategy"] = self.nan_strategy
         return ", ".join(f"{k}={_shown(v)}" for k, v in settings.items() if not isinstance(v, nn.Module))
-
-
-class GlobalBatchMetric(AdditiveMetric):
-    """A loss whose value of a batch that is spread over ranks is no mean of its values on the parts.
-
-    Its subclasses begin `_statistics` with `_global_batch` of the arguments.
-
-    Args:
-        gather_distributed: whether `forward` and `update` take the batches of all ranks as one. Every rank then has the
-            value of the global batch, and DDP's mean of the gradients is the gradient of that value. Both calls
-            become collective. Nothing changes where there is one process only.
-        kwargs: those of :class:`AdditiveMetric`.
-    """
-
-    def __init__(self, *, gather_distributed: bool = False, **kwargs: Any) -> None:
-        _checks.flag("gather_distributed", gather_distributed)
-        super().__init__(**kwargs)
-        self.gather_distributed = gather_distributed
-
-    def _global_batch(self, **batch: Any) -> tuple[Any, ...]:
-        """Return the arguments in their order, with the rows of all ranks if they are to be gathered."""
-        if self.gather_distributed and world_size(self.process_group) > 1:
-            return gather_batch(type(self).__name__, batch, self.process_group)
-        return tuple(batch.values())
-
-    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
-        """Leave the states: each rank has added the same global batches, and holds those of one process already.
-
-        The counts are exchanged all the same: a rank that has left out a batch is found here, and not waited for.
-        """
-        if not self.gather_distributed or world_size(self.process_group) == 1:
-            super()._sync_dist(*args, **kwargs)
-            return
-        counts = [
-            int(count) for count in gather(torch.tensor(self._update_count, device=self.device), self.process_group)
-        ]
-        if len(set(counts)) > 1:
-            msg = (
-                f"all ranks must have added the same batches, but have added {counts}. Call `reset`, and restore a "
-                "checkpoint, on every rank or on none."
-            )
-            raise RuntimeError(msg)
 
 
 class _Ungrouped(dict[str, Any]):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from adaption import _checks
-from adaption._metric import GlobalBatchMetric, Statistics
+from adaption._global_batch import GlobalBatchMetric
+from adaption._metric import Statistics
 from adaption._precision import full_precision, log_probability
 
 

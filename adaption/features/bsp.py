@@ -10,7 +10,8 @@ from torch import Tensor
 
 from adaption import _checks
 from adaption._closed_form import ClosedForm
-from adaption._metric import GlobalBatchMetric, Statistics
+from adaption._global_batch import GlobalBatchMetric
+from adaption._metric import Statistics
 from adaption._precision import full_precision
 from adaption.features.mmd import check_pair
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from adaption import _checks
+from adaption._global_batch import GlobalBatchMetric
 from adaption._kernels import Bandwidth
-from adaption._metric import GlobalBatchMetric, Statistics
+from adaption._metric import Statistics
 from adaption._precision import as_parameters, full_precision
 from adaption.features.mmd import check_settings, check_unweighted, estimate, normalised
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from adaption import _checks
+from adaption._global_batch import GlobalBatchMetric
 from adaption._kernels import Bandwidth, gaussians, pairwise_bandwidth, quadratic_form, usable
-from adaption._metric import GlobalBatchMetric, Statistics
+from adaption._metric import Statistics
 from adaption._precision import full_precision
 
 ESTIMATORS = ("biased", "unbiased", "linear")

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from adaption import _checks, _reduction
-from adaption._metric import AdditiveMetric, GlobalBatchMetric, Statistics
+from adaption._global_batch import GlobalBatchMetric
+from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision, log_probability
 
 

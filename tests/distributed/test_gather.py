@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import adaption
-from adaption._distributed import gather_batch
+from adaption._global_batch import gather_batch
 from adaption._metric import AdditiveMetric
 from adaption.layers import GradientReversalLayer
 

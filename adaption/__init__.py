@@ -3,7 +3,8 @@
 One object is the training loss, ``metric(source, target).backward()``, and the log of the epoch, ``metric.compute()``.
 """
 
-from adaption import functional as functional, layers as layers  # `import adaption` opens all three doors
+from adaption import functional as functional  # all three doors are open after `import adaption`
+from adaption import layers as layers
 from adaption.adversarial.adda import AdversarialDiscriminativeLoss
 from adaption.adversarial.advent import DomainAdversarialEntropyLoss
 from adaption.adversarial.cdan import ConditionalDomainAdversarialLoss

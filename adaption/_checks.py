@@ -267,7 +267,7 @@ def function(name: str, value: object) -> None:
 
 def module(name: str, value: object) -> None:
     if not isinstance(value, nn.Module):
-        what = f"the class {value.__name__}" if inspect.isclass(value) else type(value).__name__
+        what = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
         msg = f"`{name}` must be a Module, but got {what}. Pass an instance, or wrap a function in a Module."
         raise TypeError(msg)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import copy
-import re
+import importlib.metadata
 import sys
 import warnings
 from collections.abc import Callable
@@ -28,6 +28,7 @@ from adaption import functional
 from adaption.layers import RandomizedMultiLinearMap, WarmStartGradientReversalLayer
 
 PAGE = Path(__file__).parents[2] / "docs" / "migrating.md"
+PACKAGES = ("torch", "torchmetrics", "numpy", "dalib", "rul-adapt", "pytorch-adapt", "skada")
 WIDTH, CLASSES = 16, 4
 
 
@@ -78,7 +79,8 @@ class Negated(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logit of the other domain."""
-        return -self.disc(features)
+        logits: Tensor = -self.disc(features)
+        return logits
 
 
 def with_gradient(loss: Callable[[Tensor], Tensor], at: Tensor) -> str:
@@ -207,7 +209,7 @@ def dalib_rows() -> list[Row]:
             "MMD, mean of 200 pairs of batches of one distribution, n = 16",
             lambda: mean_of_draws(dalib_mmd),
             lambda: mean_of_draws(unbiased),
-            "theirs adds 2 / (n - 1) to stay positive; ours here with `estimator=\"unbiased\"`",
+            'theirs adds 2 / (n - 1) to stay positive; ours here with `estimator="unbiased"`',
         ),
         Row("MMD, n = 32, m = 24", lambda: dalib_mmd(*draw(32, 24)), lambda: mmd(*draw(32, 24)), "the last batch"),
         Row("MMD, n = m = 1", lambda: dalib_mmd(*draw(1)), lambda: mmd(*draw(1)), ""),
@@ -410,12 +412,6 @@ def pytorch_adapt_rows() -> list[Row]:
             lambda: functional.classifier_discrepancy(first.softmax(1), second.softmax(1)),
             "ours takes probabilities",
         ),
-        Row(
-            "entropy weights, their sum",
-            lambda: pytorch_adapt("entropy_weights").EntropyWeights()(first).sum(),
-            lambda: (1 + torch.exp(-torch.distributions.Categorical(logits=first).entropy())).sum(),
-            "theirs are normalised to 1; ours, inside CDAN, by the sum over both domains",
-        ),
     ]
 
 
@@ -444,9 +440,8 @@ def skada_rows() -> list[Row]:
         value: Tensor = loss(main, target_main, adversarial, target_adversarial)
         return value
 
-    def shape_of_target_term() -> str:
-        prob = target_adversarial.softmax(-1)[..., target_main.argmax(-1)]
-        return f"{tuple(prob.shape)} probabilities"
+    def probabilities(of: Tensor) -> str:
+        return f"{tuple(of.shape)} probabilities"
 
     return [
         Row(
@@ -477,8 +472,8 @@ def skada_rows() -> list[Row]:
         ),
         Row(
             "what its target term averages",
-            shape_of_target_term,
-            lambda: f"{tuple(target_adversarial.softmax(1).gather(1, target_main.argmax(1, True)).shape)} probabilities",
+            lambda: probabilities(target_adversarial.softmax(1)[..., target_main.argmax(1)]),
+            lambda: probabilities(target_adversarial.softmax(1).gather(1, target_main.argmax(1, keepdim=True))),
             "an index where a gather was meant",
         ),
     ]
@@ -518,14 +513,22 @@ def table(rows: list[Row]) -> str:
 
 def filled(page: str) -> str:
     """The page with its tables measured anew."""
+    page = replaced(
+        page, "versions", "- " + ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    )
     for name, rows in LIBRARIES.items():
-        marked = re.compile(rf"(<!-- measured: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if len(marked.findall(page)) != 1:
-            msg = f"docs/migrating.md must have one place for the table of {name}: `<!-- measured: {name} -->`."
-            raise ValueError(msg)
-        measured = table(rows())
-        page = marked.sub(lambda match, measured=measured: f"{match[1]}\n{measured}\n\n{match[2]}", page)
+        page = replaced(page, f"measured: {name}", table(rows()))
     return page
+
+
+def replaced(page: str, name: str, text: str) -> str:
+    """The page with `text` between the marker of this name and the next end."""
+    marker, end = f"<!-- {name} -->\n", "<!-- end -->"
+    if page.count(marker) != 1:
+        msg = f"docs/migrating.md must have one place for what was measured: `{marker.strip()}`."
+        raise ValueError(msg)
+    before, after = page.split(marker)
+    return f"{before}{marker}\n{text}\n\n{end}{after.split(end, 1)[1]}"
 
 
 def main() -> None:

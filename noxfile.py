@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tarfile
+import zipfile
 from pathlib import Path
 
 import nox
@@ -14,6 +16,7 @@ nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 
 TORCH = "torch==2.13.0"  # newer releases default to CUDA builds of several gigabytes
+ROOT = Path(__file__).parent
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
@@ -50,9 +53,26 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types, strictly."""
+    """Check types, strictly: ours, and those of a user's project against the installed package."""
     install(session, "types")
     session.run("mypy")
+    session.install("--no-deps", "--force-reinstall", ".")  # as users have it, not in place
+    session.chdir("tests/typing_project")  # away from the sources
+    session.run("mypy", ".")
+    session.run("pyright")
+
+
+@nox.session
+def oldest(session: nox.Session) -> None:
+    """Run the tests with the oldest torchmetrics; `-- torch` with the oldest torch too, whose CUDA build is 5 GB."""
+    with_torch = session.posargs == ["torch"]
+    torch, torchmetrics = (name.replace(">=", "==") for name in PROJECT["project"]["dependencies"])
+    tests = nox.project.dependency_groups(PROJECT, "tests")
+    # what was compiled against NumPy 1 warns of NumPy 2, and warnings are errors in the tests
+    session.install(*([torch, "numpy<2"] if with_torch else [TORCH]), torchmetrics, *tests, "-e", ".")
+    # torch.load has a warning of its own there; the compiler of 2.4 cannot take a whole training step
+    old = ["-W", "ignore::FutureWarning", "--deselect", "tests/test_functions.py"] if with_torch else []
+    session.run("pytest", "-n", str(os.cpu_count() or 1), *old, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session
@@ -107,19 +127,47 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def migrating(session: nox.Session) -> None:
+    """Run the peers beside our losses and write their values into docs/migrating.md; `-- --check` only compares."""
+    install(session, "bench")
+    session.install("--no-deps", *nox.project.dependency_groups(PROJECT, "peers"))
+    session.run("python", "-m", "benchmarks.migrating", *session.posargs, env={"PYTHONPATH": "tests"})
+
+
+@nox.session
 def build(session: nox.Session) -> None:
-    """Build wheel and sdist, and import each from a clean environment."""
+    """Build the sdist, and the wheel from it; look into both, and import each from an empty environment."""
     session.install("build", "twine")
     out = Path(session.create_tmp()).resolve()
+    for stale in out.glob("adaption-*"):
+        stale.unlink()
     session.run("python", "-m", "build", "--outdir", str(out))
-    artefacts = sorted(str(path) for path in out.glob("adaption-*"))
-    session.run("twine", "check", "--strict", *artefacts)
-    python = str(out / "clean" / "bin" / "python")
-    session.run("python", "-m", "venv", "--clear", str(out / "clean"), silent=True)
+    import_time = Path("tests/benchmarks/import_time.py").resolve()
+    python = str(out / "empty" / "bin" / "python")
     session.chdir(out)  # away from the sources, which would be imported in place of what was installed
-    pip = (python, "-m", "pip", "install", "--quiet")
-    for artefact in artefacts:
-        session.run(*pip, TORCH, artefact, external=True)
-        session.run(*pip, "--force-reinstall", "--no-deps", artefact, external=True)  # the sdist over the wheel
+    for artefact in out.glob("adaption-*"):
+        session.run("twine", "check", "--strict", str(artefact))
+        look_into(session, artefact)
+        session.run("python", "-m", "venv", "--clear", "empty", silent=True)
+        session.run(python, "-m", "pip", "install", "--quiet", TORCH, str(artefact), external=True)
         check = "import adaption, adaption.functional, adaption.layers; print(adaption.__file__, adaption.__version__)"
         session.run(python, "-c", check, external=True)
+    session.run(python, str(import_time), external=True)
+
+
+def look_into(session: nox.Session, artefact: Path) -> None:
+    """Fail if an archive lacks a file that must be there, or brings one along that must not."""
+    if artefact.suffix == ".whl":
+        with zipfile.ZipFile(artefact) as wheel:
+            names = wheel.namelist()
+    else:
+        with tarfile.open(artefact) as sdist:
+            names = [name.split("/", 1)[1] for name in sdist.getnames()]
+    packaged = {name for name in names if name.startswith("adaption/")}
+    tracked = {str(path.relative_to(ROOT)) for path in (ROOT / "adaption").rglob("*.py")} | {"adaption/py.typed"}
+    if packaged != tracked:
+        session.error(f"{artefact.name} must hold the package as it is, but differs in {packaged ^ tracked}.")
+    if not any(Path(name).name == "LICENSE" for name in names):
+        session.error(f"{artefact.name} must hold the LICENSE.")
+    if extra := [name for name in names if "tests" in Path(name).parts or Path(name).name.startswith("test_")]:
+        session.error(f"{artefact.name} must hold no tests, but has {extra}.")

@@ -22,7 +22,7 @@ FEATURES, CLASSES = 8, 3
 
 def losses(source: Tensor, target: Tensor, logits: Tensor) -> list[Tensor]:
     """Each loss of a step, by its own way to be called."""
-    mmd = MaximumMeanDiscrepancyLoss(bandwidth="mean", estimator="unbiased", nan_strategy="warn")
+    mmd = MaximumMeanDiscrepancyLoss(bandwidth="mean", estimator="biased", nan_strategy="warn")
     jmmd = JointMaximumMeanDiscrepancyLoss(num_kernels=2, thetas=[nn.Linear(FEATURES, 4), nn.Identity()])
     dann = DomainAdversarialLoss(DomainDiscriminator(FEATURES, 16), grl=WarmStartGradientReversalLayer(auto_step=True))
     by_function = DomainAdversarialLoss(lambda features: features.sum(1))

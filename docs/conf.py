@@ -1,6 +1,11 @@
 """Sphinx configuration: MyST pages, API pages from docstrings, every example run by the doctest builder."""
 
+import sys
+from pathlib import Path
+
 import adaption
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "adaption"
 author = "The adaption developers"
@@ -8,10 +13,11 @@ copyright = "2026, the adaption developers"  # noqa: A001 - Sphinx asks for this
 release = adaption.__version__
 
 extensions = [
+    "doors",
+    "formulas",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
@@ -31,6 +37,8 @@ nitpick_ignore_regex = [("py:.*", f"({ELSEWHERE}|{ALIASES}).*")]
 doctest_test_doctest_blocks = "default"
 doctest_global_setup = "import torch; _ = torch.manual_seed(0)"
 
+html_math_renderer = "formulas"
 html_theme = "furo"
 html_title = "adaption"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]

@@ -28,7 +28,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 autodoc_default_options = {"members": True, "exclude-members": "extra_repr,forward,plot_lower_bound,reset,training"}
-napoleon_custom_sections = [("Shapes", "params_style"), "Output", "Inputs of `update` and `forward`"]
+napoleon_custom_sections = ["Shapes", "Output", "Inputs of `update` and `forward`"]
 # Other projects' pages are named in the text and not linked, so that the docs build without a network.
 ELSEWHERE = "torch|torchmetrics|nn|Tensor|optional|typing|Any|collections"
 ALIASES = r"Bandwidth$|Criterion$|Discriminator$|Disparity$|Distance$|Generator$|adaption\._"
@@ -40,5 +40,6 @@ doctest_global_setup = "import torch; _ = torch.manual_seed(0)"
 html_math_renderer = "formulas"
 html_theme = "furo"
 html_title = "adaption"
+html_favicon = "_static/icon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -73,13 +74,48 @@ def test_doors_are_sorted_and_complete(door: str) -> None:
     assert public == {name for name in module.__all__ if name in public}, f"{door} imports a name it does not export"
 
 
+def sections(doc: str) -> dict[str, str]:
+    """A docstring by its headings; what stands before the first is under the empty one."""
+    headings = "Shapes|Inputs of `update` and `forward`|Args|Raises|References|Example"
+    parts = re.split(f"^({headings}):$", doc, flags=re.MULTILINE)
+    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
 @pytest.mark.parametrize(("door", "name"), PUBLIC, ids=lambda value: value)
 def test_every_docstring_is_whole(door: str, name: str) -> None:
-    doc = inspect.getdoc(getattr(DOORS[door], name)) or ""
-    for section in ("Args:", "Raises:", "References:", "Example:", ">>> "):
+    value = getattr(DOORS[door], name)
+    doc = sections(inspect.getdoc(value) or "")
+    for section in ("Args", "Raises", "References", "Example"):
         assert section in doc, f"the docstring of `{door}.{name}` lacks the section {section!r}"
-    assert "https://" in doc, f"the docstring of `{door}.{name}` names no link to its source"
-    assert "Shapes:" in doc or "Inputs" in doc, f"the docstring of `{door}.{name}` does not say the shapes"
+    assert len(doc[""].split()) > 15, f"the docstring of `{door}.{name}` does not say what it is for"
+    assert {"Shapes", "Inputs of `update` and `forward`"} & set(doc), f"`{door}.{name}` does not say the shapes"
+    assert re.search("(Type|Value|Runtime)Error: ", doc["Raises"]), f"`{door}.{name}` does not say which errors"
+    assert ">>> " in doc["Example"]
+    for source in doc["References"].strip().split("\n\n"):
+        whole = re.search(r"\w+:\s.+(19|20)\d\d.*https://", source, re.DOTALL)
+        assert whole, f"the source of `{door}.{name}` is not whole: authors, title, venue, year, link. Got {source!r}"
+
+
+@pytest.mark.parametrize(("door", "name"), PUBLIC, ids=lambda value: value)
+def test_every_argument_is_described(door: str, name: str) -> None:
+    value = getattr(DOORS[door], name)
+    doc = sections(inspect.getdoc(value) or "")
+    own = inspect.isclass(value) and "__init__" not in vars(value)  # nothing but what the base class takes
+    for argument in [] if own else inspect.signature(value).parameters:
+        described = re.search(rf"^    {argument}: \S", doc["Args"], re.MULTILINE)
+        assert described, f"the docstring of `{door}.{name}` does not describe `{argument}`"
+    if name in LOSSES:
+        for argument in list(inspect.signature(value.update).parameters)[1:]:
+            inputs = doc["Inputs of `update` and `forward`"]
+            assert f"`{argument}`" in inputs, f"the docstring of `{door}.{name}` does not say the shape of `{argument}`"
+
+
+@pytest.mark.parametrize(("door", "name"), PUBLIC, ids=lambda value: value)
+def test_every_public_method_has_a_docstring(door: str, name: str) -> None:
+    value = getattr(DOORS[door], name)
+    for method, body in vars(value).items() if inspect.isclass(value) else []:
+        if not method.startswith("_") and callable(body):
+            assert (body.__doc__ or "").strip(), f"`{door}.{name}.{method}` has no docstring"
 
 
 def test_every_loss_is_documented_once() -> None:

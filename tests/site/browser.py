@@ -63,24 +63,23 @@ def browser(pytestconfig: pytest.Config) -> Iterator[Browser]:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", WIDTHS)
-def test_page(pytestconfig: pytest.Config, browser: Browser, address: str, page: str, size: str, theme: Any) -> None:
+def test_page(pytestconfig: pytest.Config, browser: Browser, address: str, page: str, theme: Any) -> None:
     faults: list[str] = []
-    tab = browser.new_page(viewport={"width": WIDTHS[size], "height": 900}, color_scheme=theme)
+    tab = browser.new_page(color_scheme=theme)
     tab.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
     tab.on("pageerror", lambda error: faults.append(str(error)))
     tab.on("response", lambda response: faults.append(f"missing: {response.url}") if not response.ok else None)
-    tab.on(
-        "request", lambda request: faults.append(f"elsewhere: {request.url}") if address not in request.url else None
-    )
+    tab.on("request", lambda request: faults.append(request.url) if not request.url.startswith(address) else None)
     tab.goto(address + page)
-    if folder := pytestconfig.getoption("--screenshots"):
-        tab.screenshot(path=folder / f"{page.removesuffix('.html')}-{size}-{theme}.png", full_page=True)
-    assert faults == []
+    for device, width in WIDTHS.items():
+        tab.set_viewport_size({"width": width, "height": 900})
+        if folder := pytestconfig.getoption("--screenshots"):
+            tab.screenshot(path=folder / f"{page.removesuffix('.html')}-{device}-{theme}.png", full_page=True)
+        assert tab.evaluate(SPILLED) == [], f"on a {device} this reaches beyond the window"
+        assert not tab.evaluate(TOO_WIDE), f"on a {device} the page scrolls sideways"
     assert tab.evaluate(BLANK) == [], "pictures are missing"
-    assert tab.evaluate(SPILLED) == [], "the text reaches beyond the window"
-    assert not tab.evaluate(TOO_WIDE), "the page scrolls sideways"
     assert tab.evaluate(DISCOLOURED) == 0, "formulas are not in the colour of the text"
+    assert faults == [], "errors of the page, or requests to elsewhere"
     tab.close()
 
 

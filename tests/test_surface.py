@@ -7,11 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 from cases import CASES
 from torchmetrics import Metric
 
 import adaption
-from adaption import functional, layers
+from adaption import _checks, functional, layers
 from adaption._metric import AdditiveMetric
 
 ROOT = Path(__file__).parent.parent
@@ -116,6 +117,17 @@ def test_every_public_method_has_a_docstring(door: str, name: str) -> None:
     for method, body in vars(value).items() if inspect.isclass(value) else []:
         if not method.startswith("_") and callable(body):
             assert (body.__doc__ or "").strip(), f"`{door}.{name}.{method}` has no docstring"
+
+
+def test_errors_name_a_page_that_explains() -> None:
+    headings = re.findall("^## (.+)$", (ROOT / _checks.CONVENTIONS).read_text(), re.MULTILINE)
+    anchors = {heading.lower().replace(" ", "-") for heading in headings}
+    sources = "".join(path.read_text() for path in (ROOT / "adaption").rglob("*.py"))
+    named = set(re.findall(r"CONVENTIONS\}#([\w-]+)", sources))
+    assert len(named) > 1
+    assert named <= anchors, f"errors name {named - anchors}, which {_checks.CONVENTIONS} does not explain"
+    with pytest.raises(ValueError, match=r"before the softmax\. See docs/conventions\.md#logits\.$"):
+        functional.unknown_class_binary_cross_entropy(torch.full((2, 2), 0.5))
 
 
 def test_every_loss_is_documented_once() -> None:

@@ -31,7 +31,8 @@ def svg(node: math | math_block, *, inline: bool) -> str:
     latex = node.astext()
     if unknown := re.findall(r"\\[a-zA-Z]+", tex2mml(latex)):
         logging.getLogger(__name__).warning("the formula has unknown commands: %s", unknown, location=node)
-    formula = ziamath.Latex(latex, size=SIZE, inline=inline, margin=0)
+    tight = latex.replace(",)", "{,})")  # as in (n,), where no space is due
+    formula = ziamath.Latex(tight, size=SIZE, inline=inline, margin=0)
     element: Element = formula.svgxml()
     for side in ("width", "height"):
         element.set(side, em(float(element.attrib[side])))

@@ -93,7 +93,9 @@ def test_every_docstring_is_whole(door: str, name: str) -> None:
     assert re.search("(Type|Value|Runtime)Error: ", doc["Raises"]), f"`{door}.{name}` does not say which errors"
     assert ">>> " in doc["Example"]
     for source in doc["References"].strip().split("\n\n"):
-        whole = re.search(r"\w+:\s.+(19|20)\d\d.*https://", source, re.DOTALL)
+        whole = source.count("https://") == 1 and re.fullmatch(
+            r".+\w:\s.+(19|20)\d\d.*\shttps://\S+", source, re.DOTALL
+        )
         assert whole, f"the source of `{door}.{name}` is not whole: authors, title, venue, year, link. Got {source!r}"
 
 

@@ -124,6 +124,7 @@ class WarmStartGradientLayer(nn.Module):
     References:
         Y. Ganin, E. Ustinova, H. Ajakan, P. Germain, H. Larochelle, F. Laviolette, M. Marchand, V. Lempitsky:
         Domain-Adversarial Training of Neural Networks. JMLR 2016. https://arxiv.org/abs/1505.07818
+
         Y. Zhang, T. Liu, M. Long, M. Jordan: Bridging Theory and Algorithm for Domain Adaptation. ICML 2019.
         https://arxiv.org/abs/1904.05801
 

@@ -1,6 +1,11 @@
 """Sphinx configuration: MyST pages, API pages from docstrings, every example run by the doctest builder."""
 
+import sys
+from pathlib import Path
+
 import adaption
+
+sys.path.append(str(Path(__file__).parent))  # for the pictures, drawn while the docs are built
 
 project = "adaption"
 author = "The adaption developers"
@@ -9,6 +14,7 @@ release = adaption.__version__
 
 extensions = [
     "myst_parser",
+    "pictures",
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
     "sphinx.ext.mathjax",

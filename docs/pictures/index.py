@@ -32,7 +32,7 @@ def draw() -> Figure:
         step(optimizer, loss)
         if number in stops:
             panel(next(seen), stops[number], nn.Sequential(extractor, classifier), shown, shown_target)
-    axes[0].legend(loc="upper left", handletextpad=0.2)
+    axes[0].legend(loc="lower left", handletextpad=0.2)
     return figure
 
 

@@ -31,7 +31,7 @@ def draw() -> Figure:
             axes.scatter(features[:, 0], predictions[:, 1], s=12, c=color, alpha=0.6, lw=0, label=label)
         axes.set(xlabel="layer 1: feature", title=title, yticks=[0, 1])
     left.set(ylabel="layer 2: probability of class 1")
-    left.legend(loc="center", bbox_to_anchor=(0.42, 0.6), handletextpad=0.1)
+    left.legend(loc="upper left", handletextpad=0.1)
     shares = torch.linspace(0, 1, 9).tolist()
     source = samples(400)
     targets = [samples(400, share) for share in shares]

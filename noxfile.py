@@ -32,6 +32,14 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or default), env=env)
 
 
+@nox.session(name="property")
+def property_(session: nox.Session) -> None:
+    """Look for counterexamples to the laws of `tests/property`, with a thousand examples each; minutes."""
+    install(session, "tests")
+    thorough = ["-n", str(os.cpu_count() or 1), "--hypothesis-profile=thorough", "tests/property", *session.posargs]
+    session.run("pytest", *thorough, env={"OMP_NUM_THREADS": "1"})
+
+
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting."""
@@ -67,6 +75,13 @@ def partial(session: nox.Session) -> None:
     """Adapt to a target that has half of the source's classes; arguments go to the script, `-- --help` lists them."""
     install(session, extras="examples")
     session.run("python", "docs/examples/partial.py", *session.posargs)
+
+
+@nox.session
+def edges(session: nox.Session) -> None:
+    """Write the table of the edge cases in the docs, which a test compares with what the losses do."""
+    install(session, "tests")
+    session.run("python", "-m", "edges.page", env={"PYTHONPATH": "tests"})
 
 
 @nox.session

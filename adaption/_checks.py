@@ -8,23 +8,49 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def shape(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
 
 
-def tensor(name: str, value: object) -> None:
-    """A floating-point tensor with at least one element along every dimension."""
+# Those that torch computes in everywhere. Narrower ones, of 8 bits and fewer, are for storage.
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def _plain(name: str, value: object) -> None:
+    """A tensor that holds a number at each of its places."""
     if not isinstance(value, Tensor):
         msg = f"`{name}` must be a tensor, but got {type(value).__name__}. Convert it with `torch.as_tensor`."
         raise TypeError(msg)
-    if not value.dtype.is_floating_point:
+    if value.layout != torch.strided:
+        msg = f"`{name}` must be a dense tensor, but has layout {value.layout}. Convert it with `{name}.to_dense()`."
+        raise TypeError(msg)
+    not_meta(name, value)
+
+
+def not_meta(name: str, value: Tensor) -> None:
+    """A tensor with data."""
+    if value.device.type == "meta":
+        msg = (
+            f"`{name}` must hold numbers, but is on the meta device, where tensors have only a shape. "
+            "Compute it on another device."
+        )
+        raise ValueError(msg)
+
+
+def tensor(name: str, value: object) -> None:
+    """A floating-point tensor with at least one element along every dimension."""
+    _plain(name, value)
+    value = cast("Tensor", value)
+    if value.dtype not in _FLOATS:
         msg = f"`{name}` must be a floating-point tensor, but got {value.dtype}. Convert it with `{name}.float()`."
         raise TypeError(msg)
     if value.numel() == 0:
@@ -103,6 +129,7 @@ def probabilities(name: str, value: object) -> None:
     value = cast("Tensor", value)
     if torch.compiler.is_compiling():
         return
+    value = value.detach()
     sums = value.sum(1)
     # rounding to half precision moves a sum by less than 0.01; comparisons with NaN are false and let it pass
     if bool((value < 0).any() | ((sums - 1).abs() > 0.01).any()):
@@ -149,10 +176,15 @@ def weights(name: str, value: object, samples: Tensor) -> None:
     same_device("samples", samples, name, value)
     if not torch.compiler.is_compiling() and bool((value < 0).any()):
         msg = (
-            f"`{name}` must not be negative, but its smallest entry is {float(value.min()):g}. "
+            f"`{name}` must not be negative, but its smallest entry is {value.min().item():g}. "
             "Clamp the weights, e.g. with `.clamp(min=0)`."
         )
         raise ValueError(msg)
+
+
+def weights_or_none(name: str, value: object, samples: Tensor) -> None:
+    if value is not None:
+        weights(name, value, samples)
 
 
 def weights_or_ones(name: str, value: Tensor | None, samples: Tensor) -> Tensor:
@@ -163,9 +195,22 @@ def weights_or_ones(name: str, value: Tensor | None, samples: Tensor) -> Tensor:
     return value.flatten()
 
 
+def iterable(name: str, value: object, what: str) -> None:
+    """Something to walk through that is no text."""
+    # an array or tensor without dimensions has the method that makes an iterable, and raises in it
+    scalar = getattr(value, "ndim", None) == 0
+    if scalar or isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        kind = "a scalar" if scalar else type(value).__name__
+        msg = f"`{name}` must be iterable, but got {kind}. Pass {what}."
+        raise TypeError(msg)
+
+
 def option(name: str, value: object, allowed: Sequence[str]) -> None:
+    words = ", ".join(f'"{word}"' for word in allowed)
+    if not isinstance(value, str):
+        msg = f"`{name}` must be one of {words}, but got {type(value).__name__}. Pass a string."
+        raise TypeError(msg)
     if value not in allowed:
-        words = ", ".join(f'"{word}"' for word in allowed)
         msg = f"`{name}` must be one of {words}, but got {value!r}. Check the spelling."
         raise ValueError(msg)
 
@@ -177,19 +222,34 @@ def number(
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         msg = f"`{name}` must be a number, but got {type(value).__name__}. Pass a Python int or float."
         raise TypeError(msg)
-    if not (math.isfinite(value) and above < value and at_least <= value <= at_most):
+    if not (-sys.float_info.max <= value <= sys.float_info.max and above < value and at_least <= value <= at_most):
         bound = f" above {above:g}" if above > -math.inf else f" of at least {at_least:g}" * (at_least > -math.inf)
         bound += f" and at most {at_most:g}" * (at_most < math.inf)
         msg = f"`{name}` must be a finite number{bound}, but got {value!r}. Look for a division by zero or a typo."
         raise ValueError(msg)
 
 
-def count(name: str, value: object, *, at_least: int = 1) -> None:
+def scalar(name: str, value: Tensor) -> None:
+    """A real number as a tensor."""
+    _plain(name, value)
+    if value.dtype not in (*_FLOATS, *INTEGERS):
+        msg = f"`{name}` must be a real number, but got {value.dtype}. Convert it with `{name}.float()`."
+        raise TypeError(msg)
+    if value.ndim:
+        msg = f"`{name}` must be a single number, but got shape {shape(value)}. Reduce it, e.g. with `.mean()`."
+        raise ValueError(msg)
+
+
+def count(name: str, value: object, *, at_least: int = 1, at_most: int = 2**31 - 1) -> None:
+    """An integer within its bounds."""
     if isinstance(value, bool) or not isinstance(value, int):
         msg = f"`{name}` must be an integer, but got {type(value).__name__}. Pass a Python int."
         raise TypeError(msg)
     if value < at_least:
         msg = f"`{name}` must be at least {at_least}, but got {value}. Pass a larger number."
+        raise ValueError(msg)
+    if value > at_most:
+        msg = f"`{name}` must be at most {at_most}, but got {value}. Pass a smaller number."
         raise ValueError(msg)
 
 
@@ -206,10 +266,48 @@ def function(name: str, value: object) -> None:
         raise TypeError(msg)
 
 
+def module(name: str, value: object) -> None:
+    if not isinstance(value, nn.Module):
+        what = f"the class {value.__name__}" if inspect.isclass(value) else type(value).__name__
+        msg = f"`{name}` must be a Module, but got {what}. Pass an instance, or wrap a function in a Module."
+        raise TypeError(msg)
+
+
+def device(name: str, value: object) -> None:
+    """A device that tensors can be made on."""
+    if not isinstance(value, (str, torch.device)):
+        msg = f'`{name}` must be a device or its name, but got {type(value).__name__}. Pass e.g. "cpu" or "cuda:0".'
+        raise TypeError(msg)
+    try:
+        torch.empty(0, device=value)
+    except (RuntimeError, AssertionError) as error:
+        msg = f'`{name}` must be a device of this machine, but got {str(value)!r}. Pass e.g. "cpu".'
+        raise ValueError(msg) from error
+
+
 def columns(name: str, value: Tensor, expected: int, setting: str, repair: str) -> None:
     """A matrix of the width that a setting has laid down."""
     if value.shape[1] != expected:
         msg = f"`{name}` must have {expected} columns, as `{setting}` says, but got shape {shape(value)}. {repair}"
+        raise ValueError(msg)
+
+
+def input_width(module: object) -> int | None:
+    """The number of columns that a network takes, where it can be seen from outside."""
+    if isinstance(module, nn.Sequential) and len(module):
+        return input_width(module[0])
+    width = getattr(module, "in_feature", getattr(module, "in_features", None))
+    return width if isinstance(width, int) and width > 0 else None  # a lazy layer says 0
+
+
+def fits(name: str, value: Tensor, network_name: str, network: object) -> None:
+    """As many columns as a network takes, where it can be seen from outside."""
+    expected = input_width(network)
+    if expected is not None and value.shape[-1] != expected:
+        msg = (
+            f"`{name}` must have the {expected} columns that `{network_name}` takes, but got shape {shape(value)}. "
+            f"Build `{network_name}` for the width of the layer it looks at."
+        )
         raise ValueError(msg)
 
 
@@ -226,10 +324,9 @@ def same_batch(name: str, value: Tensor, other_name: str, other: Tensor) -> None
 
 def labels(name: str, value: object, num_classes: int | None = None) -> None:
     """Integer class labels of shape ``(N,)`` or ``(N, 1)``, at least 0 and below `num_classes`."""
-    if not isinstance(value, Tensor):
-        msg = f"`{name}` must be a tensor, but got {type(value).__name__}. Convert it with `torch.as_tensor`."
-        raise TypeError(msg)
-    if value.dtype == torch.bool or value.dtype.is_floating_point or value.dtype.is_complex:
+    _plain(name, value)
+    value = cast("Tensor", value)
+    if value.dtype not in INTEGERS:
         msg = f"`{name}` must hold integers, but got {value.dtype}. Convert it with `{name}.long()`."
         raise TypeError(msg)
     if value.ndim not in {1, 2} or value.shape[1:].numel() != 1 or not len(value):

@@ -59,7 +59,7 @@ class AdditiveMetric(Metric, ABC):
 
     def __init__(self, *, nan_strategy: str = "disable", **kwargs: Any) -> None:
         _checks.option("nan_strategy", nan_strategy, _NAN_STRATEGIES)
-        if kwargs.get("dist_sync_on_step"):
+        if kwargs.get("dist_sync_on_step", False) is True:
             msg = (
                 "`dist_sync_on_step` must be False, because the gradient of a value synchronised inside `forward` is "
                 "scaled by 1 / world size, but got True. Drop it: `compute()` is exact over all ranks."
@@ -104,12 +104,15 @@ class AdditiveMetric(Metric, ABC):
         """Return the loss of this batch, with gradient, and add the batch to the epoch.
 
         torchmetrics' own `forward` resets the states and lets `update` fill them anew. An error on the way loses the
-        epoch, gradients are on even under `no_grad`, and the value is kept with its graph. None of it is needed here.
+        epoch, and leaves gradients on and synchronisation off for good; gradients are on even under `no_grad`; and the
+        value is kept with its graph, which cannot be copied. None of it is needed here: `tests/test_upstream.py` holds
+        both to the same laws.
         """
         statistics = self._statistics(*args, **kwargs)
         value = self._value(*statistics)
         self._accumulate(statistics, value)
-        self.__dict__["_forward_cache"] = value.detach()  # past Module.__setattr__, which costs as much as an addition
+        # detached, or no copy could be made; past Module.__setattr__, which costs as much as an addition
+        self.__dict__["_forward_cache"] = value.detach()
         return value
 
     def compute(self) -> Tensor:
@@ -253,6 +256,7 @@ class AdditiveMetric(Metric, ABC):
         if missing:
             msg = f"`incoming_state` must hold {missing}, but has only {sorted(incoming)}. Pass a whole `metric_state`."
             raise ValueError(msg)
+        # torchmetrics keeps the value it has cached, which is that of before
         merged = {name: getattr(self, name) + _on(self.device, incoming[name]) for name in self._defaults}
         for name, state in merged.items():
             setattr(self, name, state)
@@ -279,6 +283,7 @@ class AdditiveMetric(Metric, ABC):
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """See :meth:`torchmetrics.Metric.sync`; an error while ranks talk leaves the local states as they were."""
+        # torchmetrics leaves its copy of them behind, which every pickle would drag along
         try:
             super().sync(*args, **kwargs)
         finally:

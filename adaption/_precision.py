@@ -25,12 +25,16 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
             args = cast("Any", _at_least_float32(args))
             kwargs = cast("Any", {name: _at_least_float32(arg) for name, arg in kwargs.items()})
         device_type = tensors[0].device.type if tensors else "cpu"
-        if not torch.is_autocast_enabled(device_type):
+        if not _autocasts(device_type):
             return function(*args, **kwargs)
         with torch.autocast(device_type, enabled=False):
             return function(*args, **kwargs)
 
     return wrapped
+
+
+def _autocasts(device_type: str) -> bool:
+    return device_type != "meta" and torch.is_autocast_enabled(device_type)  # for a meta tensor torch raises here
 
 
 def _tensors(args: Iterable[Any]) -> list[Tensor]:
@@ -51,7 +55,7 @@ def _at_least_float32(arg: Any) -> Any:
 
 def as_parameters(module: object, features: Tensor) -> Tensor:
     """`features` in the dtype of the parameters of `module`, as it needs them outside autocast."""
-    if isinstance(module, nn.Module) and not torch.is_autocast_enabled(features.device.type):
+    if isinstance(module, nn.Module) and not _autocasts(features.device.type):
         parameter = next(module.parameters(), None)
         if parameter is not None:
             return features.to(parameter.dtype)

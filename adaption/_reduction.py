@@ -40,7 +40,7 @@ def per_sample(name: str, values: Tensor, outputs: Tensor, need: str | None = No
     A value per element is averaged over `C`; a scalar, already a mean, stands for every sample, unless somebody, named
     by `need`, has to tell the samples apart.
     """
-    _checks.tensor(name, values)
+    _checks.tensor(f"{name}(..)", values)
     samples = outputs.shape[:1] + outputs.shape[2:]
     if values.ndim == 0 and need is None:
         return values.expand(samples)

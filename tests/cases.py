@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import adaption
@@ -399,6 +400,13 @@ def cast(batch: Any, dtype: torch.dtype) -> Any:
     return tree_map(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, batch)
 
 
+def joined(parts: tuple[Any, ...]) -> Any:
+    """One argument of several batches, as that of one large batch."""
+    if isinstance(parts[0], list):
+        return [torch.cat(layer) for layer in zip(*parts, strict=True)]
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else parts[0]
+
+
 def looked_at(case: Case, batch: tuple[Any, ...]) -> list[Tensor]:
     """The tensors that the value has a gradient for."""
     return tensors([batch[position] for position in case.looked_at])
@@ -420,6 +428,23 @@ def with_gradient(case: Case, batch: tuple[Any, ...]) -> tuple[Any, ...]:
 def with_nan(case: Case, batch: tuple[Any, ...]) -> tuple[Any, ...]:
     """The batch with NaN in all that the loss looks at."""
     return where_looked_at(case, lambda tensor: torch.full_like(tensor, torch.nan), batch)
+
+
+def elsewhere(tensor: Tensor) -> Tensor:
+    """A tensor of that shape that says it is on another device, which this machine need not have."""
+    with FakeTensorMode():
+        return torch.zeros(tensor.shape, device="cuda")
+
+
+def epoch_value(case: Case, metric: AdditiveMetric, batches: list[tuple[Any, ...]]) -> Tensor:
+    """The epoch value of batches by the public function alone, as `case.epoch` has it."""
+    if case.epoch == "samples":
+        return case.function(metric, *(joined(parts) for parts in zip(*batches, strict=True))).detach()
+    values = [case.function(metric, *batch).detach() for batch in batches]
+    if case.epoch == "cat":
+        return torch.cat(values)
+    weights = [sum(map(len, tensors(batch[:2]))) if case.epoch == "n+m" else 1 for batch in batches]
+    return sum((v * w for v, w in zip(values, weights, strict=True)), torch.zeros(())) / sum(weights)
 
 
 def refuses(metric: AdditiveMetric, match: str, *batch: Any, error: type[Exception] = ValueError) -> None:

@@ -6,6 +6,7 @@ import csv
 import doctest
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -38,6 +39,19 @@ def test_readme_loop(capsys: pytest.CaptureFixture[str]) -> None:
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - the README is ours
     assert capsys.readouterr().out.startswith("epoch 0: domain distance 0.")
+
+
+def test_torchrun_script(tmp_path: Path) -> None:
+    (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "distributed.md").read_text(), re.DOTALL)
+    (tmp_path / "train.py").write_text(script)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    command = [*torchrun, str(tmp_path / "train.py")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    lines = re.findall(r"epoch (\d): domain loss (.+), domain distance (.+)", done.stdout)
+    assert [epoch for epoch, *_ in lines] == list("01234")  # from one rank only
+    assert 0 < float(lines[-1][2]) < 0.7 * float(lines[0][2])
 
 
 @pytest.mark.parametrize(("door", "name"), PUBLIC, ids=lambda value: value)

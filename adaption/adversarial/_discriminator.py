@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from adaption import _checks, _reduction
@@ -20,22 +20,24 @@ def ask(domain_disc: Discriminator, grl: Discriminator, source: Tensor, target: 
     The batches go through the discriminator as one, so that a batch normalisation inside cannot normalise each domain
     by itself and so hide the difference between them, and a schedule inside `grl` steps once.
     """
-    stacked = grl(torch.cat([source, target]))
-    logits = answer("domain_disc", domain_disc, stacked)
+    stacked = torch.cat([source, target])
+    passed = grl(stacked)
+    if not isinstance(passed, Tensor) or passed.shape != stacked.shape:
+        came = f"shape {_checks.shape(passed)}" if isinstance(passed, Tensor) else type(passed).__name__
+        msg = (
+            f"`grl` must return its input of shape {_checks.shape(stacked)}, but returned {came}. "
+            "Pass a layer that changes nothing but the gradient."
+        )
+        raise (ValueError if isinstance(passed, Tensor) else TypeError)(msg)
+    logits = answer("domain_disc", domain_disc, passed)
     return logits[: len(source)], logits[len(source) :]
 
 
 def answer(name: str, discriminator: Discriminator, samples: Tensor) -> Tensor:
     """The domain logits of one batch, by the discriminator that the caller passed as `name`."""
-    return domain_logits(name, discriminator(as_parameters(discriminator, samples)), samples)
-
-
-def input_width(module: object) -> int | None:
-    """The number of columns that a discriminator takes, where it can be seen from outside."""
-    if isinstance(module, nn.Sequential) and len(module):
-        return input_width(module[0])
-    width = getattr(module, "in_feature", getattr(module, "in_features", None))
-    return width if isinstance(width, int) and width > 0 else None  # a lazy layer says 0
+    logits = discriminator(as_parameters(discriminator, samples))
+    _checks.tensor(f"{name}(x)", logits)
+    return domain_logits(name, logits, samples)
 
 
 def domain_logits(name: str, logits: object, samples: Tensor | None = None) -> Tensor:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from adaption import _checks, _reduction
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
-from adaption.adversarial._discriminator import Discriminator, ask, domain_losses, input_width
+from adaption.adversarial._discriminator import Discriminator, ask, domain_losses
 from adaption.adversarial._entropy import entropy_terms
 from adaption.layers.gradient_reversal import GradientReversalLayer
 from adaption.layers.maps import MultiLinearMap, RandomizedMultiLinearMap
@@ -51,7 +52,7 @@ def conditional_domain_adversarial_loss(
 
     Raises:
         TypeError: for anything but floating-point tensors.
-        ValueError: as :func:`adaption.functional.domain_adversarial_loss`.
+        ValueError: as :func:`adaption.functional.domain_adversarial_loss`, and for weights that are all 0.
 
     References:
         M. Long, Z. Cao, J. Wang, M. Jordan: Conditional Adversarial Domain Adaptation. NeurIPS 2018.
@@ -64,8 +65,12 @@ def conditional_domain_adversarial_loss(
         tensor(0.6931)
     """
     statistics = _statistics(source_logits, target_logits, source_weights, target_weights, reduction)
-    weighted = source_weights is not None or target_weights is not None
-    return _weighted_value(reduction, *statistics) if weighted else _reduction.value(reduction, *statistics)
+    if source_weights is None and target_weights is None:
+        return _reduction.value(reduction, *statistics)
+    if not torch.compiler.is_compiling() and not bool(statistics[1].any()):
+        msg = "`source_weights` and `target_weights` must have a positive sum, but all are 0. Leave the batch out."
+        raise ValueError(msg)
+    return _weighted_value(reduction, *statistics)
 
 
 @full_precision
@@ -244,7 +249,7 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
 
     def _check_discriminator(self, num_classes: int, features_dim: int) -> None:
         width = self.randomized_dim if self.randomized else num_classes * features_dim
-        expected = input_width(self.domain_disc)
+        expected = _checks.input_width(self.domain_disc)
         if expected is not None and expected != width:
             why = "`randomized_dim`" if self.randomized else f"{num_classes} classes times {features_dim} features"
             msg = (

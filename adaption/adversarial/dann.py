@@ -172,6 +172,10 @@ class DomainAdversarialLoss(AdditiveMetric):
         _checks.same_layer("source", source, "target", target)
         if self.reduction != "mean":
             _checks.same_size("source", source, "target", target, f'reduction="{self.reduction}"')
+        # before anything of the discriminator or the schedule moves
+        _checks.weights_or_none("source_weights", source_weights, source)
+        _checks.weights_or_none("target_weights", target_weights, target)
+        _checks.fits("source", source, "domain_disc", self.domain_disc)
         source_logits, target_logits = ask(self.domain_disc, self.grl, source, target)
         return _statistics(source_logits, target_logits, source_weights, target_weights, self.reduction)
 

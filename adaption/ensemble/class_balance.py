@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from adaption import _checks
-from adaption._metric import AdditiveMetric, Statistics
+from adaption._global_batch import GlobalBatchMetric
+from adaption._metric import Statistics
 from adaption._precision import full_precision, log_probability
 
 
@@ -61,7 +62,7 @@ def _value(totals: Any, number: Any) -> Tensor:
     return -(uniform * log_p + (1 - uniform) * log_not_p).mean()
 
 
-class ClassBalanceLoss(AdditiveMetric):
+class ClassBalanceLoss(GlobalBatchMetric):
     r"""Class balance loss: the student minimises it, and so gives all classes about equally often.
 
     Consistency alone is content with a student that calls every target sample the same. This term, with a small weight
@@ -77,6 +78,8 @@ class ClassBalanceLoss(AdditiveMetric):
 
     Args:
         num_classes: number of classes `c`.
+        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
+            averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -100,9 +103,9 @@ class ClassBalanceLoss(AdditiveMetric):
         tensor(0.6931, dtype=torch.float64)
     """
 
-    def __init__(self, num_classes: int, **kwargs: Any) -> None:
+    def __init__(self, num_classes: int, *, gather_distributed: bool = False, **kwargs: Any) -> None:
         _checks.count("num_classes", num_classes, at_least=2)
-        super().__init__(**kwargs)
+        super().__init__(gather_distributed=gather_distributed, **kwargs)
         self.num_classes = num_classes
         self._keep_vectors("class_totals", length=num_classes)
         self._keep_sums("num_samples")
@@ -118,6 +121,7 @@ class ClassBalanceLoss(AdditiveMetric):
         self._accumulate(self._statistics(predictions))
 
     def _statistics(self, predictions: Tensor) -> Statistics:
+        (predictions,) = self._global_batch(predictions=predictions)
         statistics = _statistics(predictions)
         repair = "Build the loss for the classifier's number of classes."
         _checks.columns("predictions", predictions, self.num_classes, "num_classes", repair)

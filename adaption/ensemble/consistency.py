@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from adaption import _checks, _reduction
@@ -79,7 +80,7 @@ def _statistics(
     _checks.same_shape("student", student, "teacher", teacher)
     need = "`mask`" if mask is not None else 'reduction="none"' if reduction == "none" else None
     losses = _reduction.per_sample("distance_measure", distance_measure(student, teacher), student, need)
-    if isinstance(mask, Tensor) and not mask.is_floating_point():
+    if isinstance(mask, Tensor) and mask.dtype in (torch.bool, *_checks.INTEGERS):
         mask = mask.to(losses.dtype)
     return _reduction.statistics(reduction, _reduction.weighted("mask", losses, mask))
 

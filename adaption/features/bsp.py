@@ -10,7 +10,8 @@ from torch import Tensor
 
 from adaption import _checks
 from adaption._closed_form import ClosedForm
-from adaption._metric import AdditiveMetric, Statistics
+from adaption._global_batch import GlobalBatchMetric
+from adaption._metric import Statistics
 from adaption._precision import full_precision
 from adaption.features.mmd import check_pair
 
@@ -123,7 +124,7 @@ def _leading_vectors(gram: Tensor, number: int) -> Tensor:
 _spectral_energy = ClosedForm("spectral_energy", _evaluate)
 
 
-class BatchSpectralPenalizationLoss(AdditiveMetric):
+class BatchSpectralPenalizationLoss(GlobalBatchMetric):
     r"""Batch spectral penalization: shrinks the largest singular values, so that no few directions dominate.
 
     The formula is that of :func:`adaption.functional.batch_spectral_penalization`. Nobody plays against anybody: the
@@ -140,6 +141,8 @@ class BatchSpectralPenalizationLoss(AdditiveMetric):
 
     Args:
         num_singular_values: number of singular values to penalise in each domain.
+        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
+            averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -163,9 +166,9 @@ class BatchSpectralPenalizationLoss(AdditiveMetric):
 
     plot_lower_bound = 0.0
 
-    def __init__(self, num_singular_values: int = 1, **kwargs: Any) -> None:
+    def __init__(self, num_singular_values: int = 1, *, gather_distributed: bool = False, **kwargs: Any) -> None:
         _checks.count("num_singular_values", num_singular_values)
-        super().__init__(**kwargs)
+        super().__init__(gather_distributed=gather_distributed, **kwargs)
         self.num_singular_values = num_singular_values
         self._keep_sums("values", "num_batches")
 
@@ -174,6 +177,9 @@ class BatchSpectralPenalizationLoss(AdditiveMetric):
         self._accumulate(self._statistics(source_features, target_features))
 
     def _statistics(self, source_features: Tensor, target_features: Tensor) -> Statistics:
+        source_features, target_features = self._global_batch(
+            source_features=source_features, target_features=target_features
+        )
         penalty = batch_spectral_penalization(
             source_features, target_features, num_singular_values=self.num_singular_values
         )

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from adaption import _checks
+from adaption._global_batch import GlobalBatchMetric
 from adaption._kernels import Bandwidth
-from adaption._metric import AdditiveMetric, Statistics
+from adaption._metric import Statistics
 from adaption._precision import as_parameters, full_precision
 from adaption.features.mmd import check_settings, check_unweighted, estimate, normalised
 
@@ -113,7 +114,15 @@ def check_layers(source_features: Sequence[Tensor], target_features: Sequence[Te
         _checks.same_layer(f"source_features[{index}]", source, f"target_features[{index}]", target)
 
 
-class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
+def _modules(thetas: Iterable[nn.Module]) -> list[nn.Module]:
+    _checks.iterable("thetas", thetas, "a list with one Module per layer")
+    modules = list(thetas)
+    for index, theta in enumerate(modules):
+        _checks.module(f"thetas[{index}]", theta)
+    return modules
+
+
+class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
     r"""Joint maximum mean discrepancy of several layers; minimising it aligns their joint distributions.
 
     The formula is that of :func:`adaption.functional.joint_maximum_mean_discrepancy`. Without `thetas` nobody plays
@@ -139,10 +148,12 @@ class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
         thetas: one Module per layer, applied to the features before the kernel; trained, saved and moved with the
             metric.
         pooled: whether `compute` is the value over all samples of the epoch.
+        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
+            averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
-        TypeError: for anything but lists of floating-point tensors.
+        TypeError: for anything but lists of floating-point tensors, and `thetas` that are no Modules.
         ValueError: as :func:`adaption.functional.joint_maximum_mean_discrepancy`, and where the number of layers is not
             that of the `thetas`.
 
@@ -167,11 +178,13 @@ class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
         estimator: str = "biased",
         thetas: Iterable[nn.Module] | None = None,
         pooled: bool = False,
+        gather_distributed: bool = False,
         **kwargs: Any,
     ) -> None:
         check_settings(num_kernels, bandwidth, estimator, ESTIMATORS)
         _checks.flag("pooled", pooled)
-        super().__init__(**kwargs)
+        thetas = None if thetas is None else _modules(thetas)
+        super().__init__(gather_distributed=gather_distributed, **kwargs)
         self.num_kernels = num_kernels
         self.bandwidth = bandwidth
         self.estimator = estimator
@@ -205,6 +218,12 @@ class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
         source_weights: Tensor | None = None,
         target_weights: Tensor | None = None,
     ) -> Statistics:
+        source_features, target_features, source_weights, target_weights = self._global_batch(
+            source_features=source_features,
+            target_features=target_features,
+            source_weights=source_weights,
+            target_weights=target_weights,
+        )
         check_layers(source_features, target_features)
         if self.thetas is not None and len(self.thetas) != len(source_features):
             msg = (
@@ -212,6 +231,8 @@ class JointMaximumMeanDiscrepancyLoss(AdditiveMetric):
                 f"{len(source_features)} layers. Pass `torch.nn.Identity()` for a layer that needs none."
             )
             raise ValueError(msg)
+        for index, theta in enumerate(self.thetas or ()):
+            _checks.fits(f"source_features[{index}]", source_features[index], f"thetas[{index}]", theta)
         source, target = source_features[0], target_features[0]
         if not self.pooled:
             value = self._discrepancy(source_features, target_features, source_weights, target_weights)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from adaption import _checks
+from adaption._global_batch import GlobalBatchMetric
 from adaption._kernels import Bandwidth, gaussians, pairwise_bandwidth, quadratic_form, usable
-from adaption._metric import AdditiveMetric, Statistics
+from adaption._metric import Statistics
 from adaption._precision import full_precision
 
 ESTIMATORS = ("biased", "unbiased", "linear")
@@ -52,7 +53,7 @@ def maximum_mean_discrepancy(
         source_weights: weights of the source samples, normalised to sum 1 inside. Only with ``estimator="biased"``.
             They leave the bandwidth alone.
         target_weights: the same for the target samples.
-        num_kernels: number `K` of Gaussians, whose scales double from one to the next.
+        num_kernels: number `K` of Gaussians, at most 100, whose scales double from one to the next.
         bandwidth: ``"median"``, ``"mean"`` or a positive number in units of squared distance. Where the median is 0
             though not all distances are, the mean takes its place.
         estimator: ``"biased"``; ``"unbiased"``: without the diagonals of the two within-domain sums; ``"linear"``: the
@@ -157,7 +158,7 @@ def check_settings(
     num_kernels: int, bandwidth: Bandwidth, estimator: str, estimators: Sequence[str] = ESTIMATORS
 ) -> None:
     """The settings that MMD and JMMD share."""
-    _checks.count("num_kernels", num_kernels)
+    _checks.count("num_kernels", num_kernels, at_most=100)  # their scales double and must stay finite
     if isinstance(bandwidth, str):
         _checks.option("bandwidth", bandwidth, ("median", "mean"))
     else:
@@ -218,7 +219,7 @@ def check_pair(source_features: Tensor, target_features: Tensor) -> None:
     _checks.same_layer("source_features", source_features, "target_features", target_features)
 
 
-class MaximumMeanDiscrepancyLoss(AdditiveMetric):
+class MaximumMeanDiscrepancyLoss(GlobalBatchMetric):
     r"""Maximum mean discrepancy between source and target features; minimising it aligns the two domains.
 
     The formula is that of :func:`adaption.functional.maximum_mean_discrepancy`. Nobody plays against anybody: the
@@ -236,10 +237,12 @@ class MaximumMeanDiscrepancyLoss(AdditiveMetric):
     Output: scalar in :math:`[0, 2]`; the unbiased and linear estimates may be slightly negative.
 
     Args:
-        num_kernels: number of Gaussian kernels, whose scales double from one to the next.
+        num_kernels: number of Gaussian kernels, at most 100, whose scales double from one to the next.
         bandwidth: ``"median"``, ``"mean"`` or a positive number in units of squared distance.
         estimator: ``"biased"``, ``"unbiased"`` or ``"linear"``.
         pooled: whether `compute` is the value over all samples of the epoch.
+        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
+            averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -270,11 +273,12 @@ class MaximumMeanDiscrepancyLoss(AdditiveMetric):
         bandwidth: Bandwidth = "median",
         estimator: str = "biased",
         pooled: bool = False,
+        gather_distributed: bool = False,
         **kwargs: Any,
     ) -> None:
         check_settings(num_kernels, bandwidth, estimator)
         _checks.flag("pooled", pooled)
-        super().__init__(**kwargs)
+        super().__init__(gather_distributed=gather_distributed, **kwargs)
         self.num_kernels = num_kernels
         self.bandwidth = bandwidth
         self.estimator = estimator
@@ -306,6 +310,12 @@ class MaximumMeanDiscrepancyLoss(AdditiveMetric):
         source_weights: Tensor | None = None,
         target_weights: Tensor | None = None,
     ) -> Statistics:
+        source_features, target_features, source_weights, target_weights = self._global_batch(
+            source_features=source_features,
+            target_features=target_features,
+            source_weights=source_weights,
+            target_weights=target_weights,
+        )
         if self.pooled:
             check_pair(source_features, target_features)
             check_unweighted(self.estimator, source_weights, target_weights)

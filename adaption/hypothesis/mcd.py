@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from adaption import _checks, _reduction
+from adaption._global_batch import GlobalBatchMetric
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision, log_probability
 
@@ -152,7 +153,7 @@ class ClassifierDiscrepancyLoss(AdditiveMetric):
         return _reduction.value("mean", *statistics)
 
 
-class MarginalEntropyLoss(AdditiveMetric):
+class MarginalEntropyLoss(GlobalBatchMetric):
     r"""MCD's class balance term; minimising it makes a classifier give all classes equally often.
 
     Nobody plays against anybody: classifiers and features minimise it, each classifier's own. Without it, MCD's
@@ -168,6 +169,8 @@ class MarginalEntropyLoss(AdditiveMetric):
     Output: scalar, at least :math:`\log c`.
 
     Args:
+        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
+            averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -193,8 +196,8 @@ class MarginalEntropyLoss(AdditiveMetric):
 
     class_totals: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, *, gather_distributed: bool = False, **kwargs: Any) -> None:
+        super().__init__(gather_distributed=gather_distributed, **kwargs)
         self._keep_vectors("class_totals")
         self._keep_sums("num_samples")
 
@@ -208,6 +211,7 @@ class MarginalEntropyLoss(AdditiveMetric):
         self._accumulate(self._statistics(predictions))
 
     def _statistics(self, predictions: Tensor) -> Statistics:
+        (predictions,) = self._global_batch(predictions=predictions)
         totals, number = _marginal_statistics(predictions)
         if self.class_totals.ndim and self.class_totals.shape != predictions.shape[1:2]:
             msg = (

@@ -266,7 +266,8 @@ def regression_margin_disparity_discrepancy(
 
 def _regressor_disparity(loss_function: Callable[..., Tensor]) -> Disparity:
     def disparity(output: Tensor, output_adv: Tensor) -> Tensor:
-        return loss_function(output_adv, output.detach(), reduction="none")
+        values = loss_function(output_adv, output.detach(), reduction="none")
+        return _reduction.per_sample("loss_function", values, output, 'reduction="none"')
 
     return disparity
 
@@ -276,7 +277,10 @@ def _check_loss_function(loss_function: Callable[..., Tensor]) -> None:
     if torch.compiler.is_compiling():
         return
     called = loss_function.forward if isinstance(loss_function, nn.Module) else loss_function
-    parameters = inspect.signature(called).parameters.values()
+    try:
+        parameters = list(inspect.signature(called).parameters.values())
+    except ValueError:  # some functions written in C do not tell
+        return
     if not any(parameter.name == "reduction" or parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
         msg = (
             "`loss_function` must take `reduction`, as torch.nn.functional.l1_loss does, but got "

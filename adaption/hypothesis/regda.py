@@ -73,8 +73,17 @@ def regression_disparity(
     _checks.batch("output", output)
     _checks.batch("output_adv", output_adv)
     _checks.same_shape("output", output, "output_adv", output_adv)
-    ground_truth, ground_false = pseudo_label_generator(output.detach())
-    return criterion(output_adv, ground_truth if mode == "min" else ground_false, weight)
+    labels = pseudo_label_generator(output.detach())
+    if not isinstance(labels, (tuple, list)) or len(labels) != 2:
+        msg = (
+            "`pseudo_label_generator` must return a pair, ground truth and ground false, but returned "
+            f"{type(labels).__name__}. Pass a generator such as PseudoLabelGenerator2d."
+        )
+        raise TypeError(msg)
+    ground_truth, ground_false = labels
+    value = criterion(output_adv, ground_truth if mode == "min" else ground_false, weight)
+    _checks.tensor("criterion(..)", value)
+    return value
 
 
 def _check_modules(pseudo_label_generator: object, criterion: object) -> None:
@@ -153,7 +162,6 @@ class RegressionDisparity(AdditiveMetric):
             "criterion": self.criterion,
         }
         value = regression_disparity(output, output_adv, weight, mode, **modules)
-        _checks.tensor("criterion", value)
         if self.reduction == "none":
             return (value,)
         if value.ndim:

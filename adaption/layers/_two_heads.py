@@ -10,6 +10,15 @@ from adaption import _checks
 from adaption.layers.gradient_reversal import WarmStartGradientLayer
 
 
+def check_parts(finetune: object, grl: object = None, grl_name: str = "grl", **parts: object) -> None:
+    """What the caller's network is built of, before anything of it is."""
+    for name, part in parts.items():
+        _checks.module(name, part)
+    if grl is not None:
+        _checks.function(grl_name, grl)
+    _checks.flag("finetune", finetune)
+
+
 class TwoHeads(nn.Module):
     """Backbone and bottleneck, the main head, and behind a layer that changes the gradient the adversarial head.
 
@@ -28,7 +37,6 @@ class TwoHeads(nn.Module):
         *,
         finetune: bool,
     ) -> None:
-        _checks.flag("finetune", finetune)
         super().__init__()
         self.backbone = backbone
         self.bottleneck = bottleneck

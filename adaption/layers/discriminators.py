@@ -7,6 +7,7 @@ import itertools
 from torch import Tensor, nn
 
 from adaption import _checks
+from adaption._precision import as_parameters
 
 
 class DomainDiscriminator(nn.Module):
@@ -16,7 +17,7 @@ class DomainDiscriminator(nn.Module):
     the losses take its binary cross entropy themselves, exactly and without saturation.
 
     Shapes:
-        - input: :math:`(N, F)` with F = `in_feature`; output: :math:`(N, 1)`
+        - input: :math:`(N, F)` with F = `in_feature`, cast to the dtype of the parameters; output: :math:`(N, 1)`
 
     Args:
         in_feature: width of the features.
@@ -67,7 +68,7 @@ class DomainDiscriminator(nn.Module):
                 "Build the discriminator with `batch_norm=False`, or drop the last batch."
             )
             raise ValueError(msg)
-        logits: Tensor = self.layers(features)
+        logits: Tensor = self.layers(as_parameters(self, features))
         return logits
 
 
@@ -77,7 +78,8 @@ class SegmentationDiscriminator(nn.Module):
     Each convolution halves the image; leaky rectifiers lie between them. A logit looks at a patch of 94 x 94 pixels.
 
     Shapes:
-        - input: :math:`(N, C, H, W)` with `C` = `num_classes`, height and width at least 32
+        - input: :math:`(N, C, H, W)` with `C` = `num_classes`, height and width at least 32, cast to the dtype of the
+          parameters
         - output: :math:`(N, 1, H / 32, W / 32)`, rounded down
 
     Args:
@@ -125,5 +127,5 @@ class SegmentationDiscriminator(nn.Module):
                 f"{_checks.shape(maps)}. Enlarge the logits first, e.g. with `F.interpolate(logits, scale_factor=2)`."
             )
             raise ValueError(msg)
-        logits: Tensor = self.layers(maps)
+        logits: Tensor = self.layers(as_parameters(self, maps))
         return logits

@@ -25,7 +25,7 @@ def gradient_reversal(features: Tensor, grad_weight: float | Tensor = 1.0) -> Te
 
     Raises:
         TypeError: if `features` is no floating-point tensor or `grad_weight` no number.
-        ValueError: if `grad_weight` is a number but not finite.
+        ValueError: if `grad_weight` is a number but not finite, or a tensor of more than one number.
 
     References:
         Y. Ganin, V. Lempitsky: Unsupervised Domain Adaptation by Backpropagation. ICML 2015.
@@ -42,6 +42,7 @@ def gradient_reversal(features: Tensor, grad_weight: float | Tensor = 1.0) -> Te
     if not isinstance(features, Tensor) or features.numel():
         _checks.tensor("features", features)
     if isinstance(grad_weight, Tensor):
+        _checks.scalar("grad_weight", grad_weight)
         grad_weight = grad_weight.to(features.dtype)
     else:
         _checks.number("grad_weight", grad_weight)

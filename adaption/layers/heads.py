@@ -7,14 +7,38 @@ from typing import cast
 from torch import Tensor, nn
 
 from adaption import _checks
-from adaption.layers._two_heads import TwoHeads
+from adaption._precision import as_parameters
+from adaption.layers._two_heads import TwoHeads, check_parts
 from adaption.layers.gradient_reversal import WarmStartGradientReversalLayer
 
 
 class _Pool(nn.Module):
-    """Feature maps ``(N, F, H, W)`` averaged over their pixels; feature vectors ``(N, F)`` as they are."""
+    """Feature maps ``(N, F, H, W)`` averaged over their pixels; feature vectors ``(N, F)`` as they are.
+
+    Args:
+        name: what the features are called in an error.
+        width: F.
+    """
+
+    def __init__(self, name: str, width: int) -> None:
+        super().__init__()
+        self.name = name
+        self.width = width
 
     def forward(self, features: Tensor) -> Tensor:
+        _checks.batch(self.name, features)
+        if features.ndim not in {2, 4} or features.shape[1] != self.width:
+            msg = (
+                f"`{self.name}` must have shape (N, {self.width}) or (N, {self.width}, H, W), but got shape "
+                f"{_checks.shape(features)}. Build the network for the width of its features."
+            )
+            raise ValueError(msg)
+        if self.training and len(features) == 1:
+            msg = (
+                f"`{self.name}` must hold at least 2 samples while training, for the batch normalisation, but got 1. "
+                "Drop the last batch."
+            )
+            raise ValueError(msg)
         return features.mean((2, 3)) if features.ndim == 4 else features
 
 
@@ -31,8 +55,9 @@ class ImageClassifierHead(nn.Module):
         pool_layer: what makes :math:`(N, F)` of the input, by default the mean over the pixels of feature maps.
 
     Raises:
-        TypeError: if a width is no integer.
-        ValueError: if a width is below 1.
+        TypeError: if a width is no integer, `pool_layer` no Module, and for anything but a floating-point tensor.
+        ValueError: if a width is below 1, and, without a `pool_layer` of your own, for features of another shape or a
+            single sample while training.
 
     References:
         K. Saito, K. Watanabe, Y. Ushiku, T. Harada: Maximum Classifier Discrepancy for Unsupervised Domain Adaptation.
@@ -51,16 +76,18 @@ class ImageClassifierHead(nn.Module):
         _checks.count("in_features", in_features)
         _checks.count("num_classes", num_classes)
         _checks.count("bottleneck_dim", bottleneck_dim)
+        _check_modules(pool_layer=pool_layer)
         super().__init__()
         self.num_classes = num_classes
-        layers: list[nn.Module] = [_Pool() if pool_layer is None else pool_layer]
+        layers: list[nn.Module] = [_Pool("features", in_features) if pool_layer is None else pool_layer]
         for width in (in_features, bottleneck_dim):
             layers += [nn.Dropout(), nn.Linear(width, bottleneck_dim), nn.BatchNorm1d(bottleneck_dim), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(bottleneck_dim, num_classes))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits."""
-        logits: Tensor = self.layers(features)
+        _checks.tensor("features", features)
+        logits: Tensor = self.layers(as_parameters(self, features))
         return logits
 
 
@@ -86,7 +113,7 @@ class ImageClassifier(TwoHeads):
         pool_layer: what makes :math:`(N, F)` of the backbone's output, by default the mean over pixels.
 
     Raises:
-        TypeError: if a width is no integer or `finetune` no bool.
+        TypeError: if a width is no integer, `finetune` no bool, `grl` not callable, or another part no Module.
         ValueError: if a width is below 1 or the backbone lacks ``out_features``.
 
     References:
@@ -116,6 +143,9 @@ class ImageClassifier(TwoHeads):
         pool_layer: nn.Module | None = None,
     ) -> None:
         _checks.count("num_classes", num_classes)
+        _checks.count("width", width)
+        check_parts(finetune, grl, backbone=backbone)
+        _check_modules(pool_layer=pool_layer)
         bottleneck = _bottleneck(backbone, bottleneck_dim, pool_layer, nn.Dropout())
         head, adv_head = (_head(bottleneck_dim, width, num_classes) for _ in range(2))
         grl = _warm_start() if grl is None else grl
@@ -147,7 +177,7 @@ class ImageRegressor(TwoHeads):
         finetune: whether the backbone learns at a tenth of the rate.
 
     Raises:
-        TypeError: if a width is no integer or `finetune` no bool.
+        TypeError: if a width is no integer, `finetune` no bool, or a part no Module.
         ValueError: if a width is below 1, or the backbone lacks ``out_features`` though there is no `bottleneck`.
 
     References:
@@ -175,6 +205,10 @@ class ImageRegressor(TwoHeads):
         finetune: bool = True,  # noqa: FBT001, FBT002 - the reference's position
     ) -> None:
         _checks.count("num_factors", num_factors)
+        _checks.count("bottleneck_dim", bottleneck_dim)
+        _checks.count("width", width)
+        check_parts(finetune, backbone=backbone)
+        _check_modules(bottleneck=bottleneck, head=head, adv_head=adv_head)
         bottleneck = _bottleneck(backbone, bottleneck_dim) if bottleneck is None else bottleneck
         head, adv_head = (
             nn.Sequential(_head(bottleneck_dim, width, num_factors), nn.Sigmoid()) if given is None else given
@@ -185,6 +219,13 @@ class ImageRegressor(TwoHeads):
 
 def _warm_start() -> nn.Module:
     return WarmStartGradientReversalLayer(hi=0.1)
+
+
+def _check_modules(**parts: object) -> None:
+    """The parts that have a default."""
+    for name, part in parts.items():
+        if part is not None:
+            _checks.module(name, part)
 
 
 def _bottleneck(backbone: nn.Module, width: int, pool_layer: nn.Module | None = None, *last: nn.Module) -> nn.Module:
@@ -200,12 +241,11 @@ def _bottleneck(backbone: nn.Module, width: int, pool_layer: nn.Module | None = 
     linear = nn.Linear(in_features, width)
     nn.init.normal_(linear.weight, std=0.005)  # as the authors start
     nn.init.constant_(linear.bias, 0.1)
-    pool = _Pool() if pool_layer is None else pool_layer
+    pool = _Pool("backbone(x)", in_features) if pool_layer is None else pool_layer
     return nn.Sequential(pool, linear, nn.BatchNorm1d(width), nn.ReLU(), *last)
 
 
 def _head(in_features: int, width: int, out_features: int) -> nn.Module:
-    _checks.count("width", width)
     layers = nn.Linear(in_features, width), nn.Linear(width, out_features)
     for layer in layers:  # as the authors start: outputs close to 0
         nn.init.normal_(layer.weight, std=0.01)

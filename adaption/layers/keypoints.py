@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from adaption import _checks, _reduction
 from adaption._precision import full_precision
-from adaption.layers._two_heads import TwoHeads
+from adaption.layers._two_heads import TwoHeads, check_parts
 from adaption.layers.gradient_reversal import WarmStartGradientLayer
 
 
@@ -37,7 +37,7 @@ class PoseResNet2d(TwoHeads):
         num_head_layers: number of convolutions of each head.
 
     Raises:
-        TypeError: if a number is no integer or `finetune` no bool.
+        TypeError: if a number is no integer, `finetune` no bool, `gl` not callable, or another part no Module.
         ValueError: if a number is below 1.
 
     References:
@@ -67,6 +67,7 @@ class PoseResNet2d(TwoHeads):
         _checks.count("feature_dim", feature_dim)
         _checks.count("num_keypoints", num_keypoints)
         _checks.count("num_head_layers", num_head_layers)
+        check_parts(finetune, gl, "gl", backbone=backbone, upsampling=upsampling)
         head, adv_head = (_heatmap_head(feature_dim, num_keypoints, num_head_layers) for _ in range(2))
         gl = WarmStartGradientLayer(hi=0.1) if gl is None else gl
         super().__init__(backbone, upsampling, head, adv_head, gl, finetune=finetune)

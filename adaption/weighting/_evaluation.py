@@ -66,6 +66,7 @@ def collect_classification_results(
                 [3., 4.]])
     """
     check_source(data_loader, classifier)
+    _checks.device("device", device)
     results: list[Tensor] = []
     visit(data_loader, classifier, torch.device(device), results.append)
     return torch.cat(results)
@@ -73,9 +74,7 @@ def collect_classification_results(
 
 def check_source(data_loader: object, classifier: object) -> None:
     """Something to walk through, and something to call."""
-    if not isinstance(data_loader, Iterable):
-        msg = f"`data_loader` must be iterable, but got {type(data_loader).__name__}. Pass a DataLoader."
-        raise TypeError(msg)
+    _checks.iterable("data_loader", data_loader, "a DataLoader")
     _checks.function("classifier", classifier)
 
 
@@ -87,10 +86,9 @@ def visit(
     num_classes: int | None = None,
 ) -> None:
     """Hand the logits of every batch to `take`."""
-    empty = True
+    width: int | None = None
     with evaluating(classifier):
         for batch in data_loader:
-            empty = False
             logits = classifier(_inputs(batch).to(device))
             if not isinstance(logits, Tensor):
                 msg = (
@@ -102,8 +100,15 @@ def visit(
             if num_classes is not None:
                 repair = "Set it to the number of outputs of the classifier."
                 _checks.columns("classifier(x)", logits, num_classes, "num_classes", repair)
+            if width not in {None, logits.shape[1]}:
+                msg = (
+                    f"`classifier` must return as many columns for every batch ({width}), but returned shape "
+                    f"{_checks.shape(logits)}. Let it return the logits of all classes."
+                )
+                raise ValueError(msg)
+            width = logits.shape[1]
             take(logits)
-    if empty:
+    if width is None:
         msg = "`data_loader` must give at least one batch, but got none. Look for an iterator that is used up."
         raise ValueError(msg)
 
@@ -116,4 +121,5 @@ def _inputs(batch: object) -> Tensor:
             "Give the loader a `collate_fn` that puts `x` first."
         )
         raise TypeError(msg)
+    _checks.not_meta("data_loader", inputs)
     return inputs

@@ -14,9 +14,7 @@ def check_index(classes: Iterable[int] | None, num_classes: int | None = None) -
     """`partial_classes_index` as a list of classes, each at least 0 and below `num_classes`."""
     if classes is None:
         return None
-    if isinstance(classes, str) or not isinstance(classes, Iterable):
-        msg = f"`partial_classes_index` must be a list of classes, but got {classes!r}. Pass e.g. `[0, 1]`."
-        raise TypeError(msg)
+    _checks.iterable("partial_classes_index", classes, "the classes that the target has, e.g. `[0, 1]`")
     index = list(classes)
     for position, label in enumerate(index):
         _checks.count(f"partial_classes_index[{position}]", label, at_least=0)

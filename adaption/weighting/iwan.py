@@ -66,6 +66,7 @@ class ImportanceWeightModule(nn.Module):
     def get_importance_weight(self, feature: Tensor) -> Tensor:
         """Return the weights `(n, 1)` of source features, for ``source_weights`` of the adversarial loss."""
         _checks.batch("feature", feature)
+        _checks.fits("feature", feature, "discriminator", self.discriminator)
         with evaluating(self.discriminator):
             logits = answer("discriminator", self.discriminator, feature.detach())
         if logits.ndim > 1:

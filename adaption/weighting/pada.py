@@ -191,6 +191,7 @@ class AutomaticUpdateClassWeightModule(nn.Module):
     ) -> None:
         _checks.count("update_steps", update_steps)
         check_source(data_loader, classifier)
+        _checks.device("device", device)
         _checks.count("num_classes", num_classes)
         _checks.number("temperature", temperature, above=0)
         index = check_index(partial_classes_index, num_classes)

@@ -80,7 +80,7 @@ def test_bad_input_is_refused() -> None:
     adda = adaption.AdversarialDiscriminativeLoss()
     adda(torch.randn(3, 1))
     refuses(adda, '`domain_label` must be one of "source", "target", but got \'Target\'', torch.randn(3, 1), "Target")
-    refuses(adda, "`domain_label` must be one of", torch.randn(3, 1), 1)
+    refuses(adda, "`domain_label` must be one of", torch.randn(3, 1), 1, error=TypeError)
     refuses(adda, "`domain_logits` must give one domain logit per sample", torch.randn(3, 2))
     refuses(adda, "`domain_logits` must not be empty", torch.randn(0, 1))
     refuses(adda, "`domain_logits` must be a floating-point tensor", torch.ones(3, dtype=torch.int64), error=TypeError)

@@ -249,3 +249,11 @@ def test_function_compiles_without_a_break() -> None:
     compiled = torch.compile(conditional_domain_adversarial_loss, fullgraph=True, backend="eager")
     for arguments in (batch[:2], batch):
         torch.testing.assert_close(compiled(*arguments), conditional_domain_adversarial_loss(*arguments))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_weights_that_are_all_zero_have_no_mean(reduction: str) -> None:
+    logits, zeros = torch.randn(3), torch.zeros(3)
+    with pytest.raises(ValueError, match="`source_weights` and `target_weights` must have a positive sum"):
+        conditional_domain_adversarial_loss(logits, logits, zeros, zeros, reduction=reduction)
+    assert conditional_domain_adversarial_loss(logits, logits, zeros, None, reduction=reduction).isfinite().all()

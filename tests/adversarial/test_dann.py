@@ -173,7 +173,12 @@ def one_for_all(features: Tensor) -> Tensor:
         (torch.sum, ((4,), (4,)), ValueError, r"`source` must have shape \(N, ..\)"),
         (torch.sum, ((4, 3), (4, 2)), ValueError, "`target` must have as many columns"),
         (torch.sum, ((4, 3, 2), (4, 3, 1)), ValueError, "`target` must have the same shape after the first dimension"),
-        (DomainDiscriminator(5, 4), ((4, 3), (4, 3)), ValueError, "`features` must have 5 columns"),
+        (
+            DomainDiscriminator(5, 4),
+            ((4, 3), (4, 3)),
+            ValueError,
+            "`source` must have the 5 columns",
+        ),
         (DomainDiscriminator(3, 4), ((4, 3), (4, 3), (5,)), ValueError, "`source_weights` must hold one weight"),
     ],
 )
@@ -200,3 +205,15 @@ def test_bad_settings() -> None:
         metric = DomainAdversarialLoss(lambda features: features[:, 0], reduction)
         with pytest.raises(ValueError, match=f'`target` must have as many samples .* for reduction="{reduction}"'):
             metric(torch.rand(3, 2), torch.rand(4, 2))
+
+
+def test_a_refused_batch_moves_nothing_inside() -> None:
+    schedule = WarmStartGradientReversalLayer(auto_step=True)
+    dann = DomainAdversarialLoss(DomainDiscriminator(3, 4), grl=schedule)
+    before = copy.deepcopy(dann.state_dict())
+    bad: Any
+    for bad in (torch.ones(5), -torch.ones(4), "weights"):
+        with pytest.raises((TypeError, ValueError), match="`target_weights` must"):
+            dann(torch.randn(4, 3), torch.randn(4, 3), torch.ones(4), bad)
+    torch.testing.assert_close(dict(dann.state_dict()), dict(before), rtol=0, atol=0)
+    assert schedule.iteration == 0

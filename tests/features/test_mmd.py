@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import elsewhere
 from torch import Tensor
 from torch.autograd import forward_ad
 
@@ -306,4 +307,4 @@ def test_bad_weights() -> None:
     with pytest.raises(TypeError, match="`pooled` must be True or False"):
         MaximumMeanDiscrepancyLoss(pooled=1)  # type: ignore[arg-type] # the point of the test
     with pytest.raises(ValueError, match="`target_features` must be on the device of"):
-        maximum_mean_discrepancy(features, features.to("meta"))
+        maximum_mean_discrepancy(features, elsewhere(features))

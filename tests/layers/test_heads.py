@@ -116,3 +116,18 @@ def test_errors(network: Any) -> None:
         network(backbone(), 5, finetune=1)
     with pytest.raises(ValueError, match="`base_lr` must be a finite number above 0"):
         network(backbone(), 5, **SMALL).get_parameters(base_lr=-1.0)
+
+
+def test_parts_must_be_modules_and_features_must_fit() -> None:
+    backbone = nn.Linear(6, 5)
+    with pytest.raises(TypeError, match="`grl` must be a Module or another callable, but got int"):
+        ImageClassifier(backbone, 3, grl=3)  # type: ignore[arg-type] # the point of the test
+    with pytest.raises(TypeError, match="`adv_head` must be a Module, but got str"):
+        ImageRegressor(backbone, 3, adv_head="head")  # type: ignore[arg-type] # the same
+    model = ImageClassifier(backbone, 3, bottleneck_dim=4, width=4)
+    with pytest.raises(ValueError, match=r"`backbone\(x\)` must hold at least 2 samples while training"):
+        model(torch.randn(1, 6))
+    assert model.eval()(torch.randn(1, 6)).shape == (1, 3)
+    backbone.out_features = 7  # says one width and gives another
+    with pytest.raises(ValueError, match=r"`backbone\(x\)` must have shape \(N, 7\) or \(N, 7, H, W\)"):
+        ImageClassifier(backbone, 3)(torch.randn(2, 6))

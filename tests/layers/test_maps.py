@@ -9,6 +9,7 @@ import pickle
 
 import pytest
 import torch
+from cases import elsewhere
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -131,7 +132,7 @@ def test_bad_input_is_refused(layer: nn.Module) -> None:
     with pytest.raises(TypeError, match="`predictions` must be a floating-point tensor"):
         layer(f, g.long())
     with pytest.raises(ValueError, match="must be on the device of `features`"):
-        layer(f, g.to("meta"))
+        layer(f, elsewhere(g))
 
 
 def test_widths_are_those_of_the_settings() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from property.problems import orthogonal
 from torch import Tensor
 
 from adaption.functional import (
@@ -29,13 +30,6 @@ def problems(draw: st.DrawFn, *, least: int = 1) -> tuple[Tensor, Tensor]:
     return source, target + draw(st.sampled_from([0.0, 1.0, 30.0]))
 
 
-def rotation(width: int) -> Tensor:
-    with torch.random.fork_rng():
-        torch.manual_seed(width)
-        basis: Tensor = torch.linalg.qr(torch.randn(width, width, dtype=torch.float64)).Q
-    return basis
-
-
 settings = st.fixed_dictionaries({"num_kernels": st.integers(1, 6), "bandwidth": st.sampled_from(["median", "mean"])})
 
 
@@ -48,9 +42,9 @@ def test_biased_mmd_is_a_distance(problem: tuple[Tensor, Tensor], options: dict[
     assert maximum_mean_discrepancy(source, source, **options).item() == pytest.approx(0, abs=1e-12)
 
 
-@given(problems(least=2), settings, st.sampled_from(["biased", "unbiased"]), st.sampled_from([1e-3, 7.0]))
+@given(st.data(), problems(least=2), settings, st.sampled_from(["biased", "unbiased"]), st.sampled_from([1e-3, 7.0]))
 def test_mmd_sees_only_relative_positions(
-    problem: tuple[Tensor, Tensor], options: dict[str, Any], estimator: str, scale: float
+    data: st.DataObject, problem: tuple[Tensor, Tensor], options: dict[str, Any], estimator: str, scale: float
 ) -> None:
     source, target = problem
 
@@ -58,7 +52,7 @@ def test_mmd_sees_only_relative_positions(
         return maximum_mean_discrepancy(left, right, estimator=estimator, **options)
 
     expected = value(source, target)
-    turn = rotation(source.shape[1])
+    turn = data.draw(orthogonal(st.just(source.shape[1])))
     close: dict[str, Any] = {"rtol": 1e-7, "atol": 1e-9}
     torch.testing.assert_close(value(source.flip(0), target.roll(1, 0)), expected, **close)
     torch.testing.assert_close(value(source + 5, target + 5), expected, **close)
@@ -121,6 +115,15 @@ def test_jmmd_of_one_layer_is_mmd_and_layers_commute(problem: tuple[Tensor, Tens
     swapped = joint_maximum_mean_discrepancy(layers[0][::-1], layers[1][::-1], **options)
     torch.testing.assert_close(value, swapped)
     assert 0 <= value <= 2
+
+
+@given(st.data(), problems(), st.integers(1, 12))
+def test_bsp_is_blind_to_orthogonal_maps(data: st.DataObject, problem: tuple[Tensor, Tensor], k: int) -> None:
+    """Of the samples of each domain as well as of the features."""
+    turned = [data.draw(orthogonal(st.just(len(part)))) @ part for part in problem]
+    turn = data.draw(orthogonal(st.just(problem[0].shape[1])))
+    value = batch_spectral_penalization(*(part @ turn for part in turned), num_singular_values=k)
+    torch.testing.assert_close(value, batch_spectral_penalization(*problem, num_singular_values=k), rtol=1e-7, atol=0)
 
 
 @given(problems(), st.integers(1, 12))

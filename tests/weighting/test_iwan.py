@@ -111,5 +111,5 @@ def test_bad_input_is_refused() -> None:
         ImportanceWeightModule(nn.Linear(4, 1)).get_partial_classes_weight(weights, labels)
     with pytest.raises(TypeError, match="`discriminator` must be a Module"):
         ImportanceWeightModule(DomainDiscriminator)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="`partial_classes_index` must be a list of classes"):
+    with pytest.raises(TypeError, match="`partial_classes_index` must be iterable, but got str"):
         ImportanceWeightModule(nn.Linear(4, 1), "01")  # type: ignore[arg-type]

@@ -311,7 +311,7 @@ def test_settings_are_checked() -> None:
         ({"partial_classes_index": []}, ValueError, "`partial_classes_index` must name at least one class"),
         ({"partial_classes_index": [-1]}, ValueError, r"`partial_classes_index\[0\]` must be at least 0"),
         ({"partial_classes_index": ["a"]}, TypeError, r"`partial_classes_index\[0\]` must be an integer"),
-        ({"partial_classes_index": 2}, TypeError, "`partial_classes_index` must be a list of classes, but got 2"),
+        ({"partial_classes_index": 2}, TypeError, "`partial_classes_index` must be iterable, but got int"),
         ({"update_steps": 0}, ValueError, "`update_steps` must be at least 1"),
         ({"num_classes": 0}, ValueError, "`num_classes` must be at least 1"),
         ({"temperature": 0}, ValueError, "`temperature` must be a finite number above 0"),
@@ -326,3 +326,11 @@ def test_settings_are_checked() -> None:
     ):
         module.step()
     assert "update_steps=1, num_classes=4, temperature=0.1" in repr(module)
+
+
+def test_a_classifier_of_changing_width_is_refused() -> None:
+    batches = [torch.zeros(2, 3), torch.zeros(2, 4)]
+    with pytest.raises(ValueError, match=r"`classifier` must return as many columns for every batch \(3\)"):
+        adaption.collect_classification_results(batches, nn.Identity(), "cpu")
+    with pytest.raises(ValueError, match="`device` must be a device of this machine, but got 'nowhere'"):
+        adaption.collect_classification_results(batches, nn.Identity(), "nowhere")

@@ -1,0 +1,29 @@
+"""Real processes that talk over gloo."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
+
+
+def on_ranks(ranks: int, work: Callable[[int, int], Any]) -> list[Any]:
+    """What `work(rank, ranks)` returns on each of so many processes; an error on one of them is raised here."""
+    with tempfile.TemporaryDirectory() as folder:
+        spawn(_run, (ranks, work, folder), ranks)
+        return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(ranks)]
+
+
+def _run(rank: int, ranks: int, work: Callable[[int, int], Any], folder: str) -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
+    torch.save(work(rank, ranks), f"{folder}/{rank}.pt")
+    dist.barrier()  # no rank leaves while another is still talking to it
+    dist.destroy_process_group()

@@ -1,0 +1,97 @@
+"""Precision and devices: each loss in half precision, under autocast, and where there is one on a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from cases import CASES, Case, cast, looked_at, tensors, tree_map, where_looked_at, with_gradient
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+every_loss = pytest.mark.parametrize("case", CASES, ids=str)
+cuda = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"))
+on_every_device = pytest.mark.parametrize("device", ["cpu", cuda])
+in_half_precision = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+
+
+def far_out(tensor: Tensor) -> Tensor:
+    """The samples at a distance of 1,000 from the origin; probabilities as they are."""
+    flat = tensor.reshape(len(tensor), -1)
+    probabilities = torch.allclose(flat.sum(1), torch.ones(len(flat)))
+    return tensor if probabilities else (1e3 * F.normalize(flat)).view_as(tensor)
+
+
+at_both_norms = pytest.mark.parametrize("moved", [lambda tensor: tensor, far_out], ids=["norm 1", "norm 1000"])
+
+
+def batch_on(device: str, case: Case, moved: Any) -> tuple[Any, ...]:
+    batch: tuple[Any, ...] = tree_map(lambda tensor: tensor.to(device), where_looked_at(case, moved, case.batch(8, 8)))
+    return batch
+
+
+def assert_gradients_within(case: Case, share: float, batch: Any, exact: Any) -> None:
+    """Gradients apart by no more than a share of the largest entry, and what float16 calls zero."""
+    for left, right in zip(looked_at(case, batch), looked_at(case, exact), strict=True):
+        assert left.grad is not None
+        assert right.grad is not None
+        allowed = share * right.grad.abs().max().item() + torch.finfo(torch.float16).smallest_normal * 1e-3
+        torch.testing.assert_close(left.grad.double(), right.grad, rtol=0, atol=allowed)
+
+
+@every_loss
+@on_every_device
+@in_half_precision
+@at_both_norms
+def test_half_precision_loses_no_more_than_the_rounding_of_the_inputs(
+    case: Case, device: str, dtype: torch.dtype, moved: Any
+) -> None:
+    batch = with_gradient(case, cast(batch_on(device, case, moved), dtype))
+    exact = with_gradient(case, cast(batch, torch.float64))
+    value, expected = case.build().to(device)(*batch), case.build().double().to(device)(*exact)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
+    value.sum().backward()
+    expected.sum().backward()
+    assert_gradients_within(case, torch.finfo(dtype).eps, batch, exact)
+
+
+@every_loss
+@on_every_device
+@in_half_precision
+@at_both_norms
+def test_autocast_keeps_the_loss_in_float32(case: Case, device: str, dtype: torch.dtype, moved: Any) -> None:
+    """Only the layers inside compute in half precision, as autocast has them do."""
+    batch = with_gradient(case, batch_on(device, case, moved))
+    exact = with_gradient(case, cast(batch, torch.float64))
+    with torch.autocast(device, dtype=dtype):
+        value = case.build().to(device)(*batch)
+    expected = case.build().double().to(device)(*exact)
+    assert value.dtype == torch.float32
+    layers = any(isinstance(module, (nn.Linear, nn.Conv2d)) for module in case.build().modules())
+    rounding = torch.finfo(dtype if layers else torch.float32).eps
+    torch.testing.assert_close(
+        value.double(), expected, rtol=0, atol=4 * rounding * max(1, expected.abs().max().item())
+    )
+    value.sum().backward()
+    expected.sum().backward()
+    assert_gradients_within(case, 64 * rounding, batch, exact)
+
+
+@every_loss
+@pytest.mark.parametrize("device", [cuda])
+def test_a_device_gives_the_values_of_the_cpu(case: Case, device: str) -> None:
+    metric, expected = case.build().double().to(device), case.build().double()
+    plain = with_gradient(case, cast(case.batch(8, 8), torch.float64))
+    moved = tree_map(lambda tensor: tensor.detach().to(device).requires_grad_(tensor.requires_grad), plain)
+    for one, batch in ((metric, moved), (expected, plain)):
+        one(*batch).sum().backward()
+    for left, right in zip(looked_at(case, moved), looked_at(case, plain), strict=True):
+        assert left.grad is not None
+        torch.testing.assert_close(left.grad.cpu(), right.grad)
+    assert {state.device.type for state in tensors(list(metric.metric_state.values()))} == {device}
+    torch.testing.assert_close(metric.compute().cpu(), expected.compute())
+    metric.cpu().update(*plain)  # the epoch moves with the metric
+    expected.update(*plain)
+    torch.testing.assert_close(metric.compute(), expected.compute())

@@ -39,7 +39,9 @@ STYLE: dict[str, Any] = {
 }
 
 
-def panels(count: int, *, height: float = 2.7, width: float = 8.2, ratios: Sequence[float] | None = None) -> Any:
+def panels(
+    count: int, *, height: float = 2.7, width: float = 8.2, ratios: Sequence[float] | None = None
+) -> tuple[Figure, Any]:
     """Return a figure and a row of axes."""
     figure = Figure(figsize=(width, height))
     return figure, figure.subplots(1, count, squeeze=False, width_ratios=ratios)[0]

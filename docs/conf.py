@@ -5,7 +5,8 @@ from pathlib import Path
 
 import adaption
 
-sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "_ext")]  # for the pictures, the formulas and the list of public names
 
 project = "adaption"
 author = "The adaption developers"
@@ -16,6 +17,7 @@ extensions = [
     "doors",
     "formulas",
     "myst_parser",
+    "pictures",
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
     "sphinx.ext.napoleon",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 import zipfile
 from pathlib import Path
@@ -75,12 +76,36 @@ def oldest(session: nox.Session) -> None:
     session.run("pytest", "-n", str(os.cpu_count() or 1), *old, env={"OMP_NUM_THREADS": "1"})
 
 
+def build_site(session: nox.Session) -> None:
+    """Build the pages afresh, so that none is left of a page that is gone."""
+    shutil.rmtree("docs/_build/html", ignore_errors=True)
+    session.run("sphinx-build", "-E", "-W", "-n", "-b", "html", "docs", "docs/_build/html")
+
+
+def check_site(session: nox.Session, *arguments: str) -> None:
+    """Run tests of the built pages; they need nothing of the other tests."""
+    session.run("pytest", "--confcutdir=tests/site", *arguments, *session.posargs)
+
+
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation and run its examples."""
-    install(session, extras="docs")
+    """Build the documentation, run its examples, and follow its links."""
+    install(session, "site", extras="docs")
     session.run("sphinx-build", "-W", "-n", "-b", "doctest", "docs", "docs/_build/doctest")
-    session.run("sphinx-build", "-W", "-n", "-b", "html", "docs", "docs/_build/html")
+    build_site(session)
+    check_site(session, "tests/site/built.py")
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Open every page of the documentation in Chromium; `-- --screenshots DIR` writes a picture of each."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
+    if chromium is None:
+        session.skip(f"none of {', '.join(names)} is installed")
+    install(session, "browser", extras="docs")
+    build_site(session)
+    check_site(session, "tests/site/browser.py", f"--chromium={chromium}")
 
 
 @nox.session

@@ -14,6 +14,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+# the page that explains, by its place in the sources until the project has an address; errors name a heading of it
+CONVENTIONS = "docs/conventions.md"
+
 
 def shape(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
@@ -106,7 +109,8 @@ def same_size(source_name: str, source: Tensor, target_name: str, target: Tensor
     if len(source) != len(target):
         msg = (
             f"`{target_name}` must have as many samples as `{source_name}` ({len(source)}) for {why}, which pairs "
-            f"source sample i with target sample i, but got {len(target)}. Drop the surplus samples or use the mean."
+            f"source sample i with target sample i, but got {len(target)}. Drop the surplus samples or use the mean. "
+            f"See {CONVENTIONS}#sizes."
         )
         raise ValueError(msg)
 
@@ -157,7 +161,7 @@ def logits(name: str, value: object) -> None:
     if sums.numel() > 1 and bool(((sums - 1).abs() < 1e-5).all()):
         msg = (
             f"`{name}` must hold logits, but no entry is negative and all sums over the classes are 1, as those of "
-            "probabilities. Pass what comes before the softmax."
+            f"probabilities. Pass what comes before the softmax. See {CONVENTIONS}#logits."
         )
         raise ValueError(msg)
 

@@ -1,6 +1,12 @@
 """Sphinx configuration: MyST pages, API pages from docstrings, every example run by the doctest builder."""
 
+import sys
+from pathlib import Path
+
 import adaption
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "_ext")]  # for the pictures, the formulas and the list of public names
 
 project = "adaption"
 author = "The adaption developers"
@@ -8,10 +14,12 @@ copyright = "2026, the adaption developers"  # noqa: A001 - Sphinx asks for this
 release = adaption.__version__
 
 extensions = [
+    "doors",
+    "formulas",
     "myst_parser",
+    "pictures",
     "sphinx.ext.autodoc",
     "sphinx.ext.doctest",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
@@ -22,7 +30,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 autodoc_default_options = {"members": True, "exclude-members": "extra_repr,forward,plot_lower_bound,reset,training"}
-napoleon_custom_sections = [("Shapes", "params_style"), "Output", "Inputs of `update` and `forward`"]
+napoleon_custom_sections = ["Shapes", "Output", "Inputs of `update` and `forward`"]
 # Other projects' pages are named in the text and not linked, so that the docs build without a network.
 ELSEWHERE = "torch|torchmetrics|nn|Tensor|optional|typing|Any|collections"
 ALIASES = r"Bandwidth$|Criterion$|Discriminator$|Disparity$|Distance$|Generator$|adaption\._"
@@ -31,6 +39,9 @@ nitpick_ignore_regex = [("py:.*", f"({ELSEWHERE}|{ALIASES}).*")]
 doctest_test_doctest_blocks = "default"
 doctest_global_setup = "import torch; _ = torch.manual_seed(0)"
 
+html_math_renderer = "formulas"
 html_theme = "furo"
 html_title = "adaption"
+html_favicon = "_static/icon.svg"
 html_static_path = ["_static"]
+html_css_files = ["site.css"]

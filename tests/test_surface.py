@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
+import torch
 from cases import CASES
 from torchmetrics import Metric
 
 import adaption
-from adaption import functional, layers
+from adaption import _checks, functional, layers
 from adaption._metric import AdditiveMetric
 
 ROOT = Path(__file__).parent.parent
@@ -73,13 +75,61 @@ def test_doors_are_sorted_and_complete(door: str) -> None:
     assert public == {name for name in module.__all__ if name in public}, f"{door} imports a name it does not export"
 
 
+def sections(doc: str) -> dict[str, str]:
+    """A docstring by its headings; what stands before the first is under the empty one."""
+    headings = "Shapes|Inputs of `update` and `forward`|Args|Raises|References|Example"
+    parts = re.split(f"^({headings}):$", doc, flags=re.MULTILINE)
+    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
 @pytest.mark.parametrize(("door", "name"), PUBLIC, ids=lambda value: value)
 def test_every_docstring_is_whole(door: str, name: str) -> None:
-    doc = inspect.getdoc(getattr(DOORS[door], name)) or ""
-    for section in ("Args:", "Raises:", "References:", "Example:", ">>> "):
+    value = getattr(DOORS[door], name)
+    doc = sections(inspect.getdoc(value) or "")
+    for section in ("Args", "Raises", "References", "Example"):
         assert section in doc, f"the docstring of `{door}.{name}` lacks the section {section!r}"
-    assert "https://" in doc, f"the docstring of `{door}.{name}` names no link to its source"
-    assert "Shapes:" in doc or "Inputs" in doc, f"the docstring of `{door}.{name}` does not say the shapes"
+    assert len(doc[""].split()) > 15, f"the docstring of `{door}.{name}` does not say what it is for"
+    assert {"Shapes", "Inputs of `update` and `forward`"} & set(doc), f"`{door}.{name}` does not say the shapes"
+    assert re.search("(Type|Value|Runtime)Error: ", doc["Raises"]), f"`{door}.{name}` does not say which errors"
+    assert ">>> " in doc["Example"]
+    for source in doc["References"].strip().split("\n\n"):
+        whole = source.count("https://") == 1 and re.fullmatch(
+            r".+\w:\s.+(19|20)\d\d.*\shttps://\S+", source, re.DOTALL
+        )
+        assert whole, f"the source of `{door}.{name}` is not whole: authors, title, venue, year, link. Got {source!r}"
+
+
+@pytest.mark.parametrize(("door", "name"), PUBLIC, ids=lambda value: value)
+def test_every_argument_is_described(door: str, name: str) -> None:
+    value = getattr(DOORS[door], name)
+    doc = sections(inspect.getdoc(value) or "")
+    own = inspect.isclass(value) and "__init__" not in vars(value)  # nothing but what the base class takes
+    for argument in [] if own else inspect.signature(value).parameters:
+        described = re.search(rf"^    {argument}: \S", doc["Args"], re.MULTILINE)
+        assert described, f"the docstring of `{door}.{name}` does not describe `{argument}`"
+    if name in LOSSES:
+        for argument in list(inspect.signature(value.update).parameters)[1:]:
+            inputs = doc["Inputs of `update` and `forward`"]
+            assert f"`{argument}`" in inputs, f"the docstring of `{door}.{name}` does not say the shape of `{argument}`"
+
+
+@pytest.mark.parametrize(("door", "name"), PUBLIC, ids=lambda value: value)
+def test_every_public_method_has_a_docstring(door: str, name: str) -> None:
+    value = getattr(DOORS[door], name)
+    for method, body in vars(value).items() if inspect.isclass(value) else []:
+        if not method.startswith("_") and callable(body):
+            assert (body.__doc__ or "").strip(), f"`{door}.{name}.{method}` has no docstring"
+
+
+def test_errors_name_a_page_that_explains() -> None:
+    headings = re.findall("^## (.+)$", (ROOT / _checks.CONVENTIONS).read_text(), re.MULTILINE)
+    anchors = {heading.lower().replace(" ", "-") for heading in headings}
+    sources = "".join(path.read_text() for path in (ROOT / "adaption").rglob("*.py"))
+    named = set(re.findall(r"CONVENTIONS\}#([\w-]+)", sources))
+    assert len(named) > 1
+    assert named <= anchors, f"errors name {named - anchors}, which {_checks.CONVENTIONS} does not explain"
+    with pytest.raises(ValueError, match=r"before the softmax\. See docs/conventions\.md#logits\.$"):
+        functional.unknown_class_binary_cross_entropy(torch.full((2, 2), 0.5))
 
 
 def test_every_loss_is_documented_once() -> None:

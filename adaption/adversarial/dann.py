@@ -87,32 +87,41 @@ class DomainAdversarialLoss(AdditiveMetric):
     reversal between features and discriminator turns the sign, so that one ``(task + loss).backward()`` trains both:
     the discriminator to tell the domains apart, the features to confuse it. Never subtract the loss yourself.
 
-    The formula is that of :func:`adaption.functional.domain_adversarial_loss`. The value starts at
-    :math:`\log 2 = 0.693`, sinks while the discriminator wins, and returns to it as the domains blend. A domain
-    accuracy of 50 % (value 0.693) says that this discriminator finds no difference; 100 % (value near 0) that it tells
-    every sample apart, and that its gradient has little left to teach the features.
+    .. math::
+        L = -\frac1{2n} \sum_i w^s_i \log(1 - \sigma(z^s_i)) - \frac1{2m} \sum_j w^t_j \log \sigma(z^t_j)
 
-    The discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``). `compute`
-    is exact over the epoch; each domain has its own mean.
+    with the logits `z` that the discriminator gives to `n` source and `m` target samples, their sigmoid :math:`\sigma`,
+    and weights `w`, 1 by default. The value starts at :math:`\log 2 = 0.693`, sinks while the discriminator wins, and
+    returns to it as the domains blend. A domain accuracy of 50 % (value 0.693) says that this discriminator finds no
+    difference; 100 % (value near 0) that it tells every sample apart, and that its gradient has little left to teach
+    the features.
+
+    Called, the metric gives the loss of the batch, with gradient, and adds the batch to the epoch; `update` only adds.
+    `compute` gives the value over all batches and ranks since the last `reset`, exact, each domain with its own mean.
+    The discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``).
 
     Inputs of `update` and `forward`:
         - `source`: :math:`(n, ..)`, what the discriminator takes; `target`: :math:`(m, ..)`; `n` and `m` may differ
-        - `source_weights`: :math:`(n,)` or :math:`(n, 1)`, optional; `target_weights`: the same with `m`
+        - `source_weights`: :math:`(n,)` or :math:`(n, 1)`, optional; `target_weights`: the same with `m`. They are not
+          normalised: :class:`adaption.ImportanceWeightModule` gives some
 
-    Output: scalar, at least 0; with ``reduction="none"`` one value per pair.
+    Output: scalar, at least 0; with ``reduction="none"`` one value per pair, :math:`(n,)` or :math:`(n, H, W)`.
 
     Args:
         domain_disc: a Module or another callable from features to logits of shape ``(N, 1)``, ``(N,)`` or
             ``(N, 1, H, W)``, such as :class:`adaption.layers.DomainDiscriminator`.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``; see the function. The last keeps every value of the epoch.
+        reduction: ``"mean"``; ``"sum"``: half the sum over both domains; ``"none"``: half the sum of the losses of
+            source sample i and target sample i. The last two need `n = m`, and the last keeps every value of the epoch.
         grl: the gradient reversal, by default ``GradientReversalLayer(1.0)``. Pass a
             :class:`adaption.layers.WarmStartGradientReversalLayer` for a schedule.
-        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+        kwargs: ``nan_strategy``, for a batch whose value is not finite: ``"disable"`` (the default, the epoch value
+            becomes NaN), ``"error"``, or ``"warn"`` and ``"ignore"`` (the batch is left out of the epoch); and those of
+            :class:`torchmetrics.Metric`.
 
     Raises:
         TypeError: for anything but floating-point tensors, and a discriminator or `grl` that is not callable.
         ValueError: for empty batches, differing shapes of the samples, a discriminator that gives more than one logit,
-            and as :func:`adaption.functional.domain_adversarial_loss`.
+            weights that do not fit or are negative, and unequal batches with ``"sum"`` or ``"none"``.
 
     References:
         Y. Ganin, V. Lempitsky: Unsupervised Domain Adaptation by Backpropagation. ICML 2015.
@@ -121,6 +130,24 @@ class DomainAdversarialLoss(AdditiveMetric):
     Example:
         >>> import torch
         >>> from adaption import DomainAdversarialLoss
+        >>> from adaption.layers import DomainDiscriminator
+        >>> _ = torch.manual_seed(0)
+        >>> extractor, classifier = torch.nn.Linear(20, 8), torch.nn.Linear(8, 3)
+        >>> dann = DomainAdversarialLoss(DomainDiscriminator(in_feature=8, hidden_size=16))
+        >>> optimizer = torch.optim.Adam([*extractor.parameters(), *classifier.parameters(), *dann.parameters()])
+        >>> for step in range(3):
+        ...     source, labels, target = torch.randn(32, 20), torch.randint(3, (32,)), torch.randn(24, 20) + 1
+        ...     source_features, target_features = extractor(source), extractor(target)
+        ...     task = torch.nn.functional.cross_entropy(classifier(source_features), labels)
+        ...     loss = task + dann(source_features, target_features)
+        ...     optimizer.zero_grad()
+        ...     loss.backward()
+        ...     optimizer.step()
+        >>> print(f"domain loss of the epoch: {dann.compute():.1f}")
+        domain loss of the epoch: 0.7
+
+        The discriminator may be any callable; here the larger the features, the more like the target:
+
         >>> dann = DomainAdversarialLoss(lambda features: features.sum(1))
         >>> source = torch.tensor([[-1.0, -1.0]], requires_grad=True)
         >>> loss = dann(source, torch.tensor([[1.0, 1.0], [0.0, 0.0]]))

@@ -65,8 +65,8 @@ def _value(totals: Any, number: Any) -> Tensor:
 class ClassBalanceLoss(GlobalBatchMetric):
     r"""Class balance loss: the student minimises it, and so gives all classes about equally often.
 
-    Consistency alone is content with a student that calls every target sample the same. This term, with a small weight
-    (French et al.: 0.005 or 0.01), makes that expensive. It presumes a target whose classes are about balanced.
+    Consistency alone is content with a student that calls every target sample the same. This term, with a small weight,
+    makes that expensive. It presumes a target whose classes are about balanced.
 
     The formula is that of :func:`adaption.functional.class_balance_loss`. The cross entropy is one of a mean, so
     `compute` is that of the mean over the whole epoch, exact, and not a mean of batch values: those are larger.

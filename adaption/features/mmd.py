@@ -69,6 +69,7 @@ def maximum_mean_discrepancy(
     References:
         A. Gretton, K. Borgwardt, M. Rasch, B. Schölkopf, A. Smola: A Kernel Two-Sample Test. JMLR 2012.
         https://jmlr.org/papers/v13/gretton12a.html
+
         M. Long, Y. Cao, J. Wang, M. Jordan: Learning Transferable Features with Deep Adaptation Networks. ICML 2015.
         https://arxiv.org/abs/1502.02791
 
@@ -252,6 +253,7 @@ class MaximumMeanDiscrepancyLoss(GlobalBatchMetric):
     References:
         A. Gretton, K. Borgwardt, M. Rasch, B. Schölkopf, A. Smola: A Kernel Two-Sample Test. JMLR 2012.
         https://jmlr.org/papers/v13/gretton12a.html
+
         M. Long, Y. Cao, J. Wang, M. Jordan: Learning Transferable Features with Deep Adaptation Networks. ICML 2015.
         https://arxiv.org/abs/1502.02791
 

@@ -29,7 +29,8 @@ class DomainDiscriminator(nn.Module):
         ValueError: if a width is below 1, or a single sample comes while training with `batch_norm`.
 
     References:
-        Y. Ganin et al.: Domain-Adversarial Training of Neural Networks. JMLR 2016. https://arxiv.org/abs/1505.07818
+        Y. Ganin, E. Ustinova, H. Ajakan, P. Germain, H. Larochelle, F. Laviolette, M. Marchand, V. Lempitsky:
+        Domain-Adversarial Training of Neural Networks. JMLR 2016. https://arxiv.org/abs/1505.07818
 
     Example:
         >>> import torch

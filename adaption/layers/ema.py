@@ -46,6 +46,7 @@ class EmaTeacher(AveragedModel):
     References:
         G. French, M. Mackiewicz, M. Fisher: Self-ensembling for visual domain adaptation. ICLR 2018.
         https://arxiv.org/abs/1706.05208
+
         A. Tarvainen, H. Valpola: Mean teachers are better role models. NeurIPS 2017. https://arxiv.org/abs/1703.01780
 
     Example:

@@ -122,7 +122,9 @@ class WarmStartGradientLayer(nn.Module):
         ValueError: if one is not finite or `max_iters` is below 1.
 
     References:
-        Y. Ganin et al.: Domain-Adversarial Training of Neural Networks. JMLR 2016. https://arxiv.org/abs/1505.07818
+        Y. Ganin, E. Ustinova, H. Ajakan, P. Germain, H. Larochelle, F. Laviolette, M. Marchand, V. Lempitsky:
+        Domain-Adversarial Training of Neural Networks. JMLR 2016. https://arxiv.org/abs/1505.07818
+
         Y. Zhang, T. Liu, M. Long, M. Jordan: Bridging Theory and Algorithm for Domain Adaptation. ICML 2019.
         https://arxiv.org/abs/1904.05801
 
@@ -203,7 +205,8 @@ class WarmStartGradientReversalLayer(WarmStartGradientLayer):
         ValueError: if one is not finite or `max_iters` is below 1.
 
     References:
-        Y. Ganin et al.: Domain-Adversarial Training of Neural Networks. JMLR 2016. https://arxiv.org/abs/1505.07818
+        Y. Ganin, E. Ustinova, H. Ajakan, P. Germain, H. Larochelle, F. Laviolette, M. Marchand, V. Lempitsky:
+        Domain-Adversarial Training of Neural Networks. JMLR 2016. https://arxiv.org/abs/1505.07818
 
     Example:
         >>> import torch

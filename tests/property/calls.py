@@ -81,13 +81,9 @@ def kernels() -> Arguments:
     return {"num_kernels": 3, "bandwidth": "median", "estimator": "biased"}
 
 
+# Those that take what the loss of their file takes need no entry.
 FUNCTIONS: dict[str, Callable[[], Arguments]] = {
-    "adversarial_discriminative_loss": lambda: {"domain_logits": domain_logits(), "domain_label": "target"},
-    "batch_spectral_penalization": lambda: two_domains("features", rows) | {"num_singular_values": 2},
-    "class_balance_loss": lambda: {"predictions": probabilities()},
-    "class_weights": lambda: {"target_logits": rows(), "temperature": 0.5},
     "classification_margin_disparity_discrepancy": lambda: heads() | {"margin": 2.0, "reduction": "mean"},
-    "classifier_discrepancy": lambda: {"predictions1": probabilities(), "predictions2": probabilities()},
     "conditional_domain_adversarial_loss": lambda: (
         two_domains("logits", domain_logits) | weights() | {"reduction": "mean"}
     ),
@@ -116,7 +112,6 @@ FUNCTIONS: dict[str, Callable[[], Arguments]] = {
         heads() | {"margin": 2.0, "loss_function": F.mse_loss, "reduction": "mean"}
     ),
     "shift_log": lambda: {"x": probabilities(), "offset": 1e-6},
-    "unknown_class_binary_cross_entropy": lambda: {"target_logits": rows(), "t": 0.3},
 }
 
 
@@ -264,9 +259,18 @@ def batch(case: Case) -> Arguments:
     return dict(zip(case.build()._update_signature.parameters, case.batch(N, N), strict=False))
 
 
+def of_the_same_file(name: str) -> Arguments:
+    """The arguments of a function, from the first row whose loss is in its file."""
+    function = public(name)
+    case = next(case for case in CASES if type(case.build()).__module__ == function.__module__)
+    known = settings(case) | batch(case)
+    return {name: known[name] for name in inspect.signature(function).parameters}
+
+
 def calls() -> Iterator[Call]:
     """Everything public that takes arguments."""
-    for name, arguments in FUNCTIONS.items():
+    for name in functional.__all__:
+        arguments = FUNCTIONS.get(name) or partial(of_the_same_file, name)
         inner = ("heatmaps", "target") if name == "regression_disparity" else ()
         asks = tuple(key for key, value in arguments().items() if callable(value))
         yield Call(name, partial(public, name), arguments, others=inner, asks=asks)

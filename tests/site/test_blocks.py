@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
-EXAMPLES = ROOT / "tests" / "test_examples.py"
+EXTRACTED = "".join((ROOT / "tests" / f"test_{name}.py").read_text() for name in ("examples", "adding_a_loss"))
 PAGES = [README, *sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)]
 SESSIONS = re.findall(r"@nox\.session.*\ndef (\w+?)_?\(", (ROOT / "noxfile.py").read_text(encoding="utf-8"))
 
@@ -63,7 +63,7 @@ def test_blocks_are_found() -> None:
 
 @pytest.mark.parametrize("source", PAGES, ids=name)
 def test_every_block_runs_or_is_no_code(source: Path) -> None:
-    extracted = source.name in EXAMPLES.read_text(encoding="utf-8")  # and its Python run
+    extracted = source.name in EXTRACTED  # and its Python run
     executed = EXECUTED | ({"python"} if extracted else set())
     for block in blocks(source):
         assert block.language, f"{block.place}: say what this block is, `bash` or `text` if it is no Python"

@@ -77,5 +77,5 @@ def check_label(domain_label: str) -> None:
 
 def cross_entropy(logits: Tensor, domain_label: str) -> Tensor:
     """The cross entropy of each domain logit with label 0 for the source and 1 for the target."""
-    # log sigmoid by softplus: exact for logits of any size, where the logarithm of a sigmoid ends at 17
-    return F.softplus(logits if domain_label == "source" else -logits)
+    # exact for logits of any size: the logarithm of a sigmoid ends at 17, and softplus is linear from 20 on
+    return -F.logsigmoid(-logits if domain_label == "source" else logits)

@@ -80,6 +80,18 @@ def test_huge_logits_are_exact(logit: float) -> None:
     assert domain_adversarial_loss(torch.tensor([-logit]), torch.tensor([logit])).item() == pytest.approx(0, abs=1e-7)
 
 
+@pytest.mark.parametrize("logit", [-30.0, -20.5, -16.0, 16.0, 20.5, 30.0])
+def test_large_logits_are_exact_in_float64(logit: float) -> None:
+    """Around 20, where softplus becomes linear, and an error of 1e-9 would go unseen in float32."""
+    source = torch.tensor([logit], dtype=torch.float64, requires_grad=True)
+    value = 2 * domain_adversarial_loss(source, torch.tensor([1000.0], dtype=torch.float64))  # the target costs nothing
+    value.backward()
+    exact = max(logit, 0.0) + math.log1p(math.exp(-abs(logit)))
+    assert value.item() == pytest.approx(exact, rel=1e-14)
+    assert source.grad is not None
+    assert source.grad.item() == pytest.approx(1 / (1 + math.exp(-logit)), rel=1e-14)
+
+
 def test_discriminator_learns_and_features_confuse_it() -> None:
     """A descent step of each player, alone: the discriminator lowers the loss, the features raise it."""
     torch.manual_seed(1)

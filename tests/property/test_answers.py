@@ -72,7 +72,8 @@ def test_gradient_is_the_answers(name: str, data: st.DataObject) -> None:
     for position, gradient in problem.gradients.items():
         found = batch[position].grad
         assert found.dtype == batch[position].dtype
+        size = max(1.0, gradient.abs().max().item())  # entries come of sums, and round as the largest does
         if found.dtype in (torch.float32, torch.float64):
-            assert_right(found, gradient, found.dtype)
+            assert_right(found / size, gradient / size, found.dtype)
         else:
             torch.testing.assert_close(found.double(), gradient, rtol=1e-2, atol=1e-3)

@@ -27,3 +27,4 @@ def _run(rank: int, ranks: int, work: Callable[[int, int], Any], folder: str) ->
     torch.save(work(rank, ranks), f"{folder}/{rank}.pt")
     dist.barrier()  # no rank leaves while another is still talking to it
     dist.destroy_process_group()
+    os._exit(0)  # gloo's threads can abort an interpreter that shuts down: github.com/pytorch/pytorch/pull/179291

@@ -47,7 +47,11 @@ def test_torchrun_script(tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     command = [*torchrun, str(tmp_path / "train.py")]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    for _ in range(4):
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+        # gloo's threads can abort an interpreter that shuts down: https://github.com/pytorch/pytorch/pull/179291
+        if "terminate called without an active exception" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr
     lines = re.findall(r"epoch (\d): domain loss (.+), domain distance (.+)", done.stdout)
     assert [epoch for epoch, *_ in lines] == list("01234")  # from one rank only

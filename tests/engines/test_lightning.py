@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import ProcessExitedException
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -157,7 +158,12 @@ class Divided(Model):
 def test_ranks_log_what_one_process_logs(tmp_path: Path) -> None:
     """Two ranks average their gradients, and one process those of every two batches: both take the same steps."""
     ddp: dict[str, Any] = {"strategy": "ddp_spawn", "devices": 2, "use_distributed_sampler": False}
-    trainer(tmp_path / "two", **ddp).fit(Divided(scheduled=False))
+    try:
+        trainer(tmp_path / "two", **ddp).fit(Divided(scheduled=False))
+    except ProcessExitedException as error:
+        # gloo's threads can abort an interpreter that shuts down: https://github.com/pytorch/pytorch/pull/179291
+        if error.signal_name != "SIGABRT":
+            raise
     trainer(tmp_path / "one", accumulate_grad_batches=2).fit(Divided(scheduled=False))
     for name in ("distance_epoch", "dann_epoch", "cdan_epoch"):
         assert logged(tmp_path / "two", name) == pytest.approx(logged(tmp_path / "one", name), rel=1e-6)

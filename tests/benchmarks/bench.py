@@ -28,7 +28,7 @@ PICTURE = DOCS / "_static" / "benchmarks.svg"
 SIZES = [32, 64, 128, 256, 512, 1024, 2048, 4096]
 WIDTHS = [64, 256, 1024, 4096]
 WIDTH, SIZE = 256, 128  # where the other one is varied
-LONG = 4.0  # a contestant that takes longer than this is not asked for larger batches
+LONG = 2.0  # a contestant that takes longer than this is not asked for larger batches
 PACKAGES = ("torch", "torchmetrics", "dalib", "pytorch-adapt", "rul-adapt", "skada", "geomloss")
 
 FORKS = multiprocessing.get_context("forkserver")
@@ -215,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer sizes, shorter measurements, nothing written")
     quick = parser.parse_args().quick
-    sizes, widths, seconds = ([32, 128, 512], [64, 256], 0.1) if quick else (SIZES, WIDTHS, 0.5)
+    sizes, widths, seconds = ([32, 128, 512], [64, 256], 0.1) if quick else (SIZES, WIDTHS, 0.25)
     console = Console()
     results, promises = collect(sizes, widths, seconds, console)
     for title, rows in [("What was promised", promise_rows(promises)), *tables(results, sizes, widths)]:

@@ -209,13 +209,14 @@ def iterable(name: str, value: object, what: str) -> None:
 
 
 def option(name: str, value: object, allowed: Sequence[str]) -> None:
+    if isinstance(value, str) and value in allowed:
+        return
     words = ", ".join(f'"{word}"' for word in allowed)
     if not isinstance(value, str):
         msg = f"`{name}` must be one of {words}, but got {type(value).__name__}. Pass a string."
         raise TypeError(msg)
-    if value not in allowed:
-        msg = f"`{name}` must be one of {words}, but got {value!r}. Check the spelling."
-        raise ValueError(msg)
+    msg = f"`{name}` must be one of {words}, but got {value!r}. Check the spelling."
+    raise ValueError(msg)
 
 
 def number(

@@ -45,9 +45,7 @@ class GlobalBatchMetric(AdditiveMetric):
         if not self.gather_distributed or world_size(self.process_group) == 1:
             super()._sync_dist(*args, **kwargs)
             return
-        counts = [
-            int(count) for count in gather(torch.tensor(self._update_count, device=self.device), self.process_group)
-        ]
+        counts = [int(count) for count in gather(self.num_updates, self.process_group)]
         if len(set(counts)) > 1:
             msg = (
                 f"all ranks must have added the same batches, but have added {counts}. Call `reset`, and restore a "

@@ -128,10 +128,11 @@ class AdditiveMetric(Metric, ABC):
     def _accumulate(self, statistics: Statistics, value: Tensor | None = None) -> None:
         """Add a batch to the states: the last step of every call."""
         add = self._add
-        keeps_samples = any(isinstance(default, list) for default in self._defaults.values())
-        if torch.compiler.is_compiling() and (keeps_samples or self.nan_strategy != "disable"):
-            # a list would be compiled anew for each of its lengths, and a graph cannot ask whether a value is finite
-            add = torch.compiler.disable(add)
+        if torch.compiler.is_compiling():
+            keeps_samples = any(isinstance(default, list) for default in self._defaults.values())
+            if keeps_samples or self.nan_strategy != "disable":
+                # a list would be compiled anew for each length, and a graph cannot ask whether a value is finite
+                add = torch.compiler.disable(add)
         add(statistics, value)
 
     def _add(self, statistics: Statistics, value: Tensor | None) -> None:

@@ -33,16 +33,18 @@ from adaption.layers import DomainDiscriminator, EmaTeacher, GradientReversalLay
 
 WIDTH, CLASSES = 64, 10
 
+Augmentation = Callable[[Tensor], Tensor]
+
 
 class Network(nn.Module):
-    """A small convolutional network: `forward` gives the features, `classify` their logits."""
+    """A small convolutional network for square images: `forward` gives the features, `classify` their logits."""
 
-    def __init__(self) -> None:
+    def __init__(self, side: int = 12) -> None:
         super().__init__()
         self.extract = nn.Sequential(
             *(nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
             *(nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Flatten(), nn.Linear(32 * 9, WIDTH), nn.LayerNorm(WIDTH), nn.ReLU()),
+            *(nn.Flatten(), nn.Linear(32 * (side // 4) ** 2, WIDTH), nn.LayerNorm(WIDTH), nn.ReLU()),
         )
         self.classify = nn.Linear(WIDTH, CLASSES)
 
@@ -133,11 +135,11 @@ class MarginDisparity(Method):
 class ClassifierDiscrepancy(Method):
     """MCD in one step: two heads part on the target, the features reunite them, a reversal between the two.
 
-    The heads are two layers deep; the network's own, which is scored, learns beside them.
+    The heads are two layers deep; the network's own, which is scored, learns beside them. The value is subtracted.
     """
 
-    def __init__(self) -> None:
-        super().__init__({"MCD": ClassifierDiscrepancyLoss()}, MCD=-1.0)
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__({"MCD": ClassifierDiscrepancyLoss()}, MCD=-weight)
         self.reversal = GradientReversalLayer()
         self.heads = nn.ModuleList(
             nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, CLASSES)) for _ in range(2)
@@ -157,23 +159,26 @@ class ClassifierDiscrepancy(Method):
 class SelfEnsembling(Method):
     """A teacher, the average of the student over time, says what the student should on augmented target images."""
 
-    def __init__(self, network: Network) -> None:
-        weights = {"consistency": 1.0, "balance": 0.1}
-        super().__init__({"consistency": L2ConsistencyLoss(), "balance": ClassBalanceLoss(CLASSES)}, **weights)
+    def __init__(
+        self, network: Network, consistency: float = 1.0, balance: float = 0.1, augment: Augmentation | None = None
+    ) -> None:
+        metrics = {"consistency": L2ConsistencyLoss(), "balance": ClassBalanceLoss(CLASSES)}
+        super().__init__(metrics, consistency=consistency, balance=balance)
+        self.augment = augment or move
         self.student = [network]  # in a list, so that it is no part of the method's parameters
         self.teacher = EmaTeacher(nn.Sequential(network, network.classify), alpha=0.99, warm_up=True)
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """The student learns augmented source images, too."""
         student = self.student[0]
-        logits = student.classify(student(augment(batch["source_images"])))
+        logits = student.classify(student(self.augment(batch["source_images"])))
         return super().forward({**batch, "source_logits": logits})
 
     def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Student's and teacher's predictions, and where the teacher is certain."""
         student = self.student[0]
-        predictions = student.classify(student(augment(batch["target_images"]))).softmax(1)
-        taught = self.teacher(augment(batch["target_images"])).softmax(1)
+        predictions = student.classify(student(self.augment(batch["target_images"]))).softmax(1)
+        taught = self.teacher(self.augment(batch["target_images"])).softmax(1)
         mask = taught.amax(1) > 0.968  # the authors' threshold
         return {"student": predictions, "teacher": taught, "mask": mask, "predictions": predictions}
 
@@ -182,7 +187,7 @@ class SelfEnsembling(Method):
         self.teacher.update()
 
 
-def augment(images: Tensor) -> Tensor:
+def move(images: Tensor) -> Tensor:
     """Shifted by up to a pixel, sheared and scaled a little, each image by itself, with noise."""
     n = len(images)
     theta = torch.eye(2, 3).to(images).expand(n, 2, 3) + 0.1 * torch.randn(n, 2, 3).to(images)

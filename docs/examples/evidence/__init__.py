@@ -1,0 +1,1 @@
+"""What each loss is worth on real shifts; `python -m evidence --help`, or `nox -s evidence -- --help`."""

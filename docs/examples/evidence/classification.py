@@ -1,0 +1,40 @@
+"""What the tasks that tell classes apart have in common: an epoch's batches, and the accuracy on the target."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from methods import Method, look
+from torch import Tensor, nn
+
+from evidence.task import Trial, batches
+
+
+class Domains(NamedTuple):
+    """A labelled source, an unlabelled target, and what the target's score is taken from."""
+
+    source: Tensor
+    labels: Tensor
+    target: Tensor
+    test: Tensor
+    test_labels: Tensor
+
+
+def classifier(network: nn.Module, method: Method, domains: Domains, size: int, seed: int) -> Trial:
+    """A network to be trained with a method by Adam at 0.001, in batches of `size` of each domain."""
+    generator = torch.Generator().manual_seed(seed)
+    source, target = (batches(len(part), size, generator) for part in (domains.source, domains.target))
+    optimizer = torch.optim.Adam([{"params": part.parameters()} for part in (network, method)], lr=1e-3)
+
+    def batch() -> dict[str, Any]:
+        network.train()
+        index = next(source)
+        return look(network, domains.source[index], domains.labels[index], domains.target[next(target)])
+
+    def score() -> dict[str, float]:
+        network.eval()
+        guesses = torch.cat([network.classify(network(part)) for part in domains.test.split(1000)]).argmax(1)
+        return {"accuracy %": 100 * (guesses == domains.test_labels).double().mean().item()}
+
+    return Trial(method, batch, score, optimizer)

@@ -1,0 +1,58 @@
+"""The arrays of the tasks: files of a folder that the user brings, or noise of the same shapes to try a task on.
+
+The page docs/evidence.md says where each public set comes from and how to bring it into this form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray]
+
+
+@lru_cache
+def arrays(folder: Path | None, name: str) -> Arrays:
+    """The arrays of `folder/name.npz`; without a folder, a stand-in of the same shapes."""
+    if folder is None:
+        return STAND_INS[name](np.random.default_rng(0))
+    with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+def missing(folder: Path, names: tuple[str, ...]) -> list[str]:
+    """The files that a task needs and the folder lacks."""
+    return [f"{name}.npz" for name in names if not (folder / f"{name}.npz").is_file()]
+
+
+# ---- the stand-ins ----------------------------------------------------------------------------------------------
+
+
+def digits(train: int, test: int, side: int) -> Callable[[Generator], Arrays]:
+    """Images of noise and labels of chance."""
+
+    def stand_in(random: Generator) -> Arrays:
+        parts = {"train": train, "test": test}
+        images = {f"X_{part}": random.integers(0, 256, (n, side, side), np.uint8) for part, n in parts.items()}
+        return images | {f"y_{part}": random.integers(0, 10, n) for part, n in parts.items()}
+
+    return stand_in
+
+
+def objects(random: Generator) -> Arrays:
+    """Counts of visual words, most of them 0."""
+    sizes = {"amazon": 958, "caltech10": 1123, "webcam": 295, "dslr": 157}
+    counts = {f"X_{domain}": random.poisson(0.3, (n, 800)).astype(np.uint8) for domain, n in sizes.items()}
+    return counts | {f"y_{domain}": random.integers(0, 10, n) for domain, n in sizes.items()}
+
+
+STAND_INS: dict[str, Callable[[Generator], Arrays]] = {
+    "mnist": digits(5000, 10_000, 28),
+    "usps": digits(7291, 2007, 16),
+    "office_caltech10_surf": objects,
+}

@@ -51,8 +51,31 @@ def objects(random: Generator) -> Arrays:
     return counts | {f"y_{domain}": random.integers(0, 10, n) for domain, n in sizes.items()}
 
 
+def road_scenes(random: Generator) -> Arrays:
+    """Frames of noise, every pixel of any class or void."""
+    arrays = {}
+    for domain, n in {"day": 577, "dusk": 124}.items():
+        arrays[f"X_{domain}"] = random.integers(0, 256, (n, 96, 128, 3), np.uint8)
+        arrays[f"y_{domain}"] = random.integers(0, 12, (n, 96, 128), np.uint8)
+        arrays[f"name_{domain}"] = np.array([f"{i:04}.png" for i in range(n)])
+    return arrays
+
+
+def mouse(random: Generator) -> Arrays:
+    """Two views of noise, one keypoint in twenty without a label."""
+    arrays = {}
+    for view in ("top", "bot"):
+        arrays[f"X_{view}"] = random.integers(0, 256, (90, 64, 128), np.uint8)
+        keypoints = random.uniform((0, 0), (128, 64), (90, 7, 2)).astype(np.float32)
+        keypoints[random.random((90, 7)) < 0.05] = np.nan
+        arrays[f"kp_{view}"] = keypoints
+    return arrays
+
+
 STAND_INS: dict[str, Callable[[Generator], Arrays]] = {
     "mnist": digits(5000, 10_000, 28),
     "usps": digits(7291, 2007, 16),
     "office_caltech10_surf": objects,
+    "camvid_day_dusk": road_scenes,
+    "mouse_keypoints": mouse,
 }

@@ -1,0 +1,171 @@
+"""Road scenes by day and at dusk, frames of CamVid, segmented into 11 classes.
+
+The source is all 577 labelled frames by day. The dusk is one drive of 124 frames, a second apart: the losses see its
+first half without labels, the score is taken on its second half, which training never sees. Images have 48 x 64 pixels,
+scaled to [0, 1] and normalised by the mean and deviation of the source. The network halves the image twice, goes on with
+dilated convolutions, and draws its logits up to the size of the image. The score is the mean over the classes of
+intersection over union; the class void counts neither in training nor in the score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from methods import Method
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanMetric, MetricCollection
+
+from adaption import DomainAdversarialEntropyLoss
+from adaption.functional import entropy_map
+from adaption.layers import SegmentationDiscriminator
+from evidence.data import arrays
+from evidence.task import Budget, Task, Trial, batches
+
+CLASSES, VOID, IGNORED = 11, 11, -100  # cross entropy leaves out the last by itself
+WIDTH = 64
+
+
+class Segmenter(nn.Module):
+    """A small fully convolutional network: `forward` gives the feature maps, `classify` the logits of every pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = [(3, 32, 2, 1), (32, WIDTH, 2, 1), (WIDTH, WIDTH, 1, 2), (WIDTH, WIDTH, 1, 4), (WIDTH, WIDTH, 1, 2)]
+        self.extract = nn.Sequential(*(block(*size) for size in sizes))
+        self.head = nn.Conv2d(WIDTH, CLASSES, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Feature maps of shape `(N, WIDTH, H / 4, W / 4)`."""
+        maps: Tensor = self.extract(images)
+        return maps
+
+    def classify(self, maps: Tensor) -> Tensor:
+        """Logits of shape `(N, CLASSES, H, W)`."""
+        return F.interpolate(self.head(maps), scale_factor=4, mode="bilinear")
+
+
+def block(inputs: int, outputs: int, stride: int, dilation: int) -> nn.Module:
+    """A convolution, normalised within each image, so that neither domain leaves statistics to the other."""
+    convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=dilation, dilation=dilation)
+    return nn.Sequential(convolution, nn.GroupNorm(8, outputs), nn.ReLU())
+
+
+# ---- the methods ------------------------------------------------------------------------------------------------
+
+
+class EntropyMinimization(Method):
+    """MinEnt: the mean entropy of the target's predictions is part of the loss."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.metrics = MetricCollection({"entropy": MeanMetric()})
+        self.weight = weight
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """Cross entropy and the entropy."""
+        entropy = entropy_map(batch["target_logits"]).sum(1).mean()
+        self.metrics["entropy"].update(entropy.detach())
+        return F.cross_entropy(batch["source_logits"], batch["labels"]) + self.weight * entropy
+
+
+class AdversarialEntropy(Method):
+    """ADVENT: the target's entropy maps are to look like the source's. Both games run in one backward pass."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.domain_disc = SegmentationDiscriminator(CLASSES, ndf=16)
+        games = ("discriminator", "network")
+        self.metrics = MetricCollection({game: DomainAdversarialEntropyLoss(self.domain_disc) for game in games})
+        self.weight = weight
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """Cross entropy and both games."""
+        source, target = batch["source_logits"], batch["target_logits"]
+        discriminator, network = self.metrics["discriminator"], self.metrics["network"]
+        fooled = network.eval()(target, "source")  # the discriminator is frozen
+        network.train()
+        told = discriminator(source.detach(), "source") + discriminator(target.detach(), "target")
+        return F.cross_entropy(source, batch["labels"]) + self.weight * fooled + 0.5 * told
+
+
+ROWS: dict[str, Callable[[], Method]] = {
+    "source only": Method,
+    "control": lambda: AdversarialEntropy(weight=0.0),
+    "ADVENT": lambda: AdversarialEntropy(weight=0.01),
+    "MinEnt": lambda: EntropyMinimization(weight=0.01),
+}
+
+
+# ---- the data and the score -------------------------------------------------------------------------------------
+
+
+def frames(folder: Path | None, domain: str) -> tuple[Tensor, Tensor]:
+    """Images of 48 x 64 pixels in [0, 1] and their labels, in the order of time."""
+    files = arrays(folder, "camvid_day_dusk")
+    order = files[f"name_{domain}"].argsort()
+    images = torch.from_numpy(files[f"X_{domain}"][order]).permute(0, 3, 1, 2).float() / 255
+    labels = torch.from_numpy(files[f"y_{domain}"][order]).long()[:, ::2, ::2]
+    return F.avg_pool2d(images, 2), labels.masked_fill(labels == VOID, IGNORED)
+
+
+def figures(guesses: Tensor, labels: Tensor) -> dict[str, float]:
+    """Mean intersection over union of the classes, and the share of pixels that are right."""
+    counted = labels != IGNORED
+    pairs = labels[counted] * CLASSES + guesses[counted]
+    confusion = pairs.bincount(minlength=CLASSES**2).view(CLASSES, CLASSES).double()
+    right, union = confusion.diag(), confusion.sum(0) + confusion.sum(1) - confusion.diag()
+    iou = (right / union)[union > 0]
+    return {"mIoU %": 100 * iou.mean().item(), "pixels %": 100 * (right.sum() / confusion.sum()).item()}
+
+
+def begin(row: str, shift: str, seed: int, _budget: Budget, folder: Path | None) -> Trial:
+    """A row on a shift."""
+    source_name, target_name = shift.split(" to ")
+    (source, labels), (target, target_labels) = frames(folder, source_name), frames(folder, target_name)
+    mean, deviation = source.mean((0, 2, 3), keepdim=True), source.std((0, 2, 3), keepdim=True)
+    source, target = (source - mean) / deviation, (target - mean) / deviation
+    half = len(target) // 2
+    test, test_labels = target[half:], target_labels[half:]
+    network = Segmenter()
+    method = ROWS[row]()
+    optimizer = torch.optim.Adam([{"params": network.parameters()}, {"params": method.parameters(), "lr": 1e-4}], 1e-3)
+    generator = torch.Generator().manual_seed(seed)
+    source_index, target_index = batches(len(source), 8, generator), batches(half, 8, generator)
+
+    def batch() -> dict[str, Any]:
+        index = next(source_index)
+        source_maps, target_maps = network(source[index]), network(target[next(target_index)])
+        return {
+            "labels": labels[index],
+            "source_logits": network.classify(source_maps),
+            "target_logits": network.classify(target_maps),
+            "source": places(source_maps),
+            "target": places(target_maps),
+        }
+
+    def score() -> dict[str, float]:
+        guesses = [network.classify(network(part)).argmax(1) for part in test.split(64)]
+        return figures(torch.cat(guesses), test_labels)
+
+    return Trial(method, batch, score, optimizer)
+
+
+def places(maps: Tensor) -> Tensor:
+    """The mean features of 2 x 3 parts of every image, for the domain distance."""
+    return F.adaptive_avg_pool2d(maps, (2, 3)).flatten(2).mT.flatten(0, 1)
+
+
+TASK = Task(
+    title="Road scenes",
+    about=__doc__,
+    needs=("camvid_day_dusk",),
+    shifts=("day to dusk",),
+    rows=tuple(ROWS),
+    begin=begin,
+    budget=Budget(epochs=20, steps=30),
+    score="mIoU %",
+)

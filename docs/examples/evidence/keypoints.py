@@ -34,9 +34,9 @@ NEAR = 12.8
 def network(steps: int) -> PoseResNet2d:
     """Four halvings, three doublings, two heads; the gradient layer's coefficient reaches 0.1 in so many steps."""
     backbone = [block(nn.Conv2d(*widths, 3, 2, padding=1)) for widths in ((1, 16), (16, 32), (32, 64), (64, 64))]
-    upsampling = [block(nn.ConvTranspose2d(*widths, 4, 2, padding=1)) for widths in ((64, 64), (64, 32), (32, 32))]
+    upsampling = [block(nn.ConvTranspose2d(*widths, 4, 2, padding=1)) for widths in ((64, 64), (64, 32), (32, 16))]
     layer = WarmStartGradientLayer(alpha=5.0, hi=0.1, max_iters=steps)
-    return PoseResNet2d(nn.Sequential(*backbone), nn.Sequential(*upsampling), 32, JOINTS, layer)
+    return PoseResNet2d(nn.Sequential(*backbone), nn.Sequential(*upsampling), 16, JOINTS, layer)
 
 
 def block(convolution: nn.Conv2d | nn.ConvTranspose2d) -> nn.Module:

@@ -183,7 +183,7 @@ TASK = Task(
     title="Keypoints",
     about=__doc__,
     needs=("mouse_keypoints",),
-    shifts=("side to below",),
+    shifts=("side to below", "below to side"),
     rows=tuple(ROWS),
     begin=begin,
     budget=Budget(epochs=20, steps=20),

@@ -65,7 +65,7 @@ class AdversarialEntropy(Method):
 
     def __init__(self, steps: int, weight: float) -> None:
         super().__init__()
-        self.domain_disc = SegmentationDiscriminator(CLASSES, ndf=32)
+        self.domain_disc = SegmentationDiscriminator(CLASSES, ndf=16)
         games = ("discriminator", "network")
         self.metrics = MetricCollection({game: DomainAdversarialEntropyLoss(self.domain_disc) for game in games})
         self.weight = weight
@@ -110,7 +110,7 @@ def pretraining(steps: int) -> int:
 ROWS: dict[str, Callable[[int], Method]] = {
     "source only": lambda _: Method(),
     "control": lambda steps: AdversarialEntropy(steps, weight=0.0),
-    "ADVENT": lambda steps: AdversarialEntropy(steps, weight=0.1),
+    "ADVENT": lambda steps: AdversarialEntropy(steps, weight=0.01),
     "MinEnt": lambda steps: EntropyMinimization(steps, weight=0.01),
 }
 
@@ -178,7 +178,7 @@ def rates(steps: int) -> Iterator[tuple[float, float]]:
     yield from [(1e-3, 0.0)] * first
     for step in range(steps - first):
         left = (1 - step / (steps - first)) ** 0.9  # the paper's schedule
-        yield 1e-4 * left, 3e-4 * left
+        yield 1e-4 * left, 1e-4 * left
 
 
 def places(maps: Tensor) -> Tensor:

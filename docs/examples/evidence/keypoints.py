@@ -3,9 +3,11 @@
 Frame i of both views is the same instant, so each seed draws disjoint frames: 40 of the source with labels, 25 of the
 target without, and 25 of the target for the score. Grey images of 64 x 128 pixels are normalised by the mean and
 deviation of the source. The network halves them four times and comes back to heatmaps of 32 x 64; both domains pass
-through batch normalisation together, in every row. The score is the share of the keypoints that are found within a
-tenth of the image's width, 12.8 pixels (PCK); beside it stands their mean distance in pixels. Keypoints without a label
-count neither in training nor in the score.
+through batch normalisation together, in every row. RegDA has the paper's settings: the source alone for 70 % of the
+run, a margin of 4, and a gradient layer that rises to 0.1; only the optimizer is Adam at 0.001 for all parts. Nothing
+was tuned. The score is the share of the keypoints that are found within a tenth of the image's width, 12.8 pixels
+(PCK); beside it stands their mean distance in pixels. Keypoints without a label count neither in training nor in the
+score.
 """
 
 from __future__ import annotations
@@ -86,7 +88,6 @@ class Regressive(Supervised):
         source_adv = model.adv_head(model.grl(batch["source_maps"]))
         mistaken = model.adv_head(batch["target_maps"].detach())
         agreed = torch.func.functional_call(model.adv_head, frozen, model.grl(batch["target_maps"]))
-        model.step()
         target = batch["target_heatmaps"]
         return loss + self.weight * (
             self.margin * self.metrics["A, agree on source"](batch["source_heatmaps"], source_adv, batch["visible"])
@@ -94,9 +95,14 @@ class Regressive(Supervised):
             + self.metrics["C, agree"](target, agreed)
         )
 
+    def after_step(self, _optimizer: torch.optim.Optimizer) -> None:
+        """The gradient of the adversarial head grows stronger."""
+        if self.alone < 0:
+            self.model[0].step()
+
 
 def pretraining(steps: int) -> int:
-    """The steps on the source alone: 70 epochs of 100, as in the paper."""
+    """The steps on the source alone, as the paper has it 70 epochs of 100."""
     return int(0.7 * steps)
 
 
@@ -186,6 +192,6 @@ TASK = Task(
     shifts=("side to below", "below to side"),
     rows=tuple(ROWS),
     begin=begin,
-    budget=Budget(epochs=20, steps=20),
+    budget=Budget(epochs=15, steps=20),
     score="PCK %",
 )

@@ -30,11 +30,9 @@ DOMAINS = ("amazon", "caltech10", "webcam", "dslr")
 class Network(nn.Module):
     """One hidden layer: `forward` gives the features, `classify` their logits."""
 
-    def __init__(self, words: int, dropout: float = 0.5) -> None:
+    def __init__(self, words: int, dropout: float = 0.7) -> None:
         super().__init__()
-        self.extract = nn.Sequential(
-            nn.Dropout(dropout), nn.Linear(words, WIDTH), nn.LayerNorm(WIDTH), nn.ReLU()
-        )
+        self.extract = nn.Sequential(nn.Dropout(dropout), nn.Linear(words, WIDTH), nn.LayerNorm(WIDTH), nn.ReLU())
         self.classify = nn.Linear(WIDTH, CLASSES)
 
     def forward(self, words: Tensor) -> Tensor:
@@ -80,7 +78,7 @@ TASK = Task(
     shifts=tuple(f"{source} to {target}" for source, target in permutations(DOMAINS, 2)),
     rows=tuple(ROWS),
     begin=begin,
-    budget=Budget(epochs=10, steps=30),
+    budget=Budget(epochs=8, steps=25),
     score="accuracy %",
     together=True,
 )

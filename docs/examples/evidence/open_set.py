@@ -8,8 +8,11 @@ task with all digits, with six outputs in every row, of which the last means unk
 
 OSBP calls unknown what its last output says. Nothing teaches that output in the other rows: they answer with one of the
 known classes, and reject what their softmax over these is less sure of than a threshold. None of the thresholds looks
-at target labels: the one of "source only" rejects 5 % of the source's test part, "source only, two groups" parts the
-confidences on the target where the variance between the two groups is largest (Otsu), and "source only, half" is 0.5.
+at target labels: that of "source only" and "control" lets 5 % of the source's test part fall below it; "source only,
+two groups" parts the confidences on the target where the variance between the two groups is largest (Otsu).
+
+OSBP's `t`, 0.7, and its reversal, which rises to 0.03, were chosen by target accuracy on another shift, MNIST to
+optdigits, on the seeds 100 and 101: with the paper's 0.5 and 1 the unknown are taken for known ones as training goes on.
 """
 
 from __future__ import annotations
@@ -35,9 +38,9 @@ class OpenSet(Method):
     """OSBP: the classifier keeps every target sample at the boundary of the unknown, the features leave it."""
 
     def __init__(self, network: Network, steps: int, weight: float = 1.0) -> None:
-        super().__init__({"OSBP": UnknownClassBinaryCrossEntropy()}, OSBP=weight)
+        super().__init__({"OSBP": UnknownClassBinaryCrossEntropy(t=0.7)}, OSBP=weight)
         self.classify = [network.classify]  # in a list, so that it is no part of the method's parameters
-        self.reversal = WarmStartGradientReversalLayer(alpha=10.0, max_iters=steps, auto_step=True)
+        self.reversal = WarmStartGradientReversalLayer(alpha=10.0, hi=0.03, max_iters=steps, auto_step=True)
 
     def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The target's logits, with the reversal between them and the features."""
@@ -55,11 +58,6 @@ def confidence(logits: Tensor) -> Tensor:
 def rare(source: Tensor, target: Tensor) -> Tensor:
     """What is less sure than all but 5 % of the source."""
     return confidence(target) < confidence(source).quantile(0.05)
-
-
-def half(_source: Tensor, target: Tensor) -> Tensor:
-    """What is less sure than a half."""
-    return confidence(target) < 0.5
 
 
 def lower_group(_source: Tensor, target: Tensor) -> Tensor:
@@ -87,7 +85,6 @@ ROWS: dict[str, tuple[Callable[[Network, int], Method], Rule]] = {
     "source only": (lambda _, __: Method(), rare),
     "control": (lambda network, steps: OpenSet(network, steps, weight=0.0), rare),
     "source only, two groups": (lambda _, __: Method(), lower_group),
-    "source only, half": (lambda _, __: Method(), half),
     "OSBP": (OpenSet, last_output),
 }
 

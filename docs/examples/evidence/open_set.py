@@ -12,7 +12,7 @@ at target labels: that of "source only" and "control" lets 5 % of the source's t
 two groups" parts the confidences on the target where the variance between the two groups is largest (Otsu).
 
 OSBP's `t`, 0.7, and its reversal, which rises to 0.03, were chosen by target accuracy on another shift, MNIST to
-optdigits, on the seeds 100 and 101: with the paper's 0.5 and 1 the unknown are taken for known ones as training goes on.
+optdigits, on the seeds 100 and 101: with the paper's 0.5 and 1 more and more unknown are taken for known ones there.
 """
 
 from __future__ import annotations

@@ -133,4 +133,5 @@ TASK = Task(
     begin=begin,
     budget=Budget(epochs=12, steps=50),
     score="mean %",
+    against=("source only", "source only, two groups"),
 )

@@ -62,4 +62,5 @@ TASK = Task(
     begin=begin,
     budget=Budget(epochs=12, steps=50),
     score="accuracy %",
+    against=("source only", "DANN", "gentle DANN"),
 )

@@ -1,0 +1,173 @@
+"""Remaining useful life of turbofan engines, from one of NASA's fleets to another.
+
+TO BE WRITTEN
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from methods import Method
+from numpy.typing import NDArray
+from regression import ROWS as LOSSES
+from regression import UPPER_BOUND, WIDTH, Row, head, look, warm
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adaption import L2ConsistencyLoss
+from adaption.layers import EmaTeacher, ImageRegressor
+from evidence.data import arrays
+from evidence.task import Budget, Task, Trial, batches
+
+CAP, WINDOW, BATCH = 125, 30, 64
+SENSORS = [1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 16, 19, 20]  # from 0; those that vary in every fleet
+
+
+# ---- the engines ------------------------------------------------------------------------------------------------
+
+
+@lru_cache
+def windows(folder: Path | None, fleet: str, part: str) -> tuple[Tensor, Tensor]:
+    """Windows of shape `(N, sensors, cycles)` and remaining lives from 0 to 1.
+
+    Of the train part all windows, of the test part the last of each engine.
+    """
+    file = arrays(folder, f"cmapss_{fleet}")
+    sensors, lives = scaled(file, part), np.minimum(file[f"{part}_rul"], CAP) / CAP
+    starts = np.flatnonzero(np.diff(file[f"{part}_unit"])) + 1
+    seen, known = [], []
+    for engine, life in zip(np.split(sensors, starts), np.split(lives, starts), strict=True):
+        short = max(WINDOW - len(engine), 0)  # a few test engines: their first cycle is repeated
+        padded = np.pad(engine, ((short, 0), (0, 0)), mode="edge")
+        views = np.lib.stride_tricks.sliding_window_view(padded, WINDOW, axis=0)
+        first = 0 if part == "train" else -1
+        seen.append(views[first:])
+        known.append(life[-len(views) :][first:])
+    x, y = (torch.from_numpy(np.concatenate(pieces)).float() for pieces in (seen, known))
+    return x, y.unsqueeze(1)
+
+
+def scaled(file: dict[str, NDArray], part: str) -> NDArray:
+    """Sensors from -1 to 1 by the extremes of the fleet's train part, each operating condition by itself."""
+    conditions = {name: file[f"{name}_settings"][:, 0].round() for name in ("train", part)}
+    values = {name: file[f"{name}_sensors"][:, SENSORS] for name in ("train", part)}
+    result = np.empty_like(values[part])
+    for condition in np.unique(conditions["train"]):
+        known = values["train"][conditions["train"] == condition]
+        low, high = known.min(0), known.max(0)
+        here = conditions[part] == condition
+        result[here] = 2 * (values[part][here] - low) / (high - low) - 1
+    return result
+
+
+# ---- the rows ---------------------------------------------------------------------------------------------------
+
+
+def regressor(steps: int) -> ImageRegressor:
+    """Two convolutions along the cycles and the two heads of MDD; the other rows leave the second alone."""
+    backbone = nn.Sequential(
+        *(nn.Conv1d(len(SENSORS), 32, 5), nn.ReLU(), nn.MaxPool1d(2)),
+        *(nn.Conv1d(32, 32, 5), nn.ReLU(), nn.Flatten()),
+    )
+    width = 32 * 9
+    bottleneck = nn.Sequential(nn.Linear(width, WIDTH), nn.LayerNorm(WIDTH), nn.ReLU())
+    model = ImageRegressor(backbone, 1, bottleneck, head(), head(), WIDTH, WIDTH, finetune=False)
+    model.grl = warm(steps, auto_step=False)
+    return model
+
+
+class Regression(Method):
+    """Squared error on the source, 1 for the constant prediction of the mean, plus a row's metric."""
+
+    def __init__(self, model: ImageRegressor, name: str, row: Row | None) -> None:
+        super().__init__({name: row.metric} if row else {})
+        self.model, self.row = [model], row  # in a list, so that it is no part of the method's parameters
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """The loss of a step."""
+        loss = F.mse_loss(batch["seen"][0].output, batch["lives"]) / batch["variance"]
+        return loss + self.row.weight * self.row.metric(*self.row.inputs(*batch["seen"])) if self.row else loss
+
+    def after_step(self, _optimizer: torch.optim.Optimizer) -> None:
+        """The reversal of MDD grows."""
+        self.model[0].step()
+
+
+class Consistency(Method):
+    """A teacher, the average of the student over time, says what the student should on augmented target windows."""
+
+    def __init__(self, model: ImageRegressor, weight: float) -> None:
+        super().__init__({"consistency": L2ConsistencyLoss()})
+        self.student, self.weight = [model], weight
+        self.teacher = EmaTeacher(nn.Sequential(model.backbone, model.bottleneck, model.head), alpha=0.99, warm_up=True)
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """The student learns augmented source windows, too."""
+        windows = [augment(batch[f"{domain}_windows"]) for domain in ("source", "target")]
+        source, target = look(self.student[0], *windows)
+        taught = self.teacher(augment(batch["target_windows"]))
+        loss = F.mse_loss(source.output, batch["lives"]) + self.weight * self.metrics["consistency"](target.output, taught)
+        return loss / batch["variance"]
+
+    def after_step(self, _optimizer: torch.optim.Optimizer) -> None:
+        """The teacher follows."""
+        self.teacher.update()
+
+
+def augment(windows: Tensor) -> Tensor:
+    """Noise on every value, and one sensor in five silent over the whole window."""
+    heard = torch.rand(windows.shape[:2]).unsqueeze(2) > 0.2
+    return (windows + 0.1 * torch.randn_like(windows)) * heard
+
+
+ROWS = (*LOSSES, "consistency", "consistency switched off")
+
+
+def begin(row: str, shift: str, seed: int, budget: Budget, folder: Path | None) -> Trial:
+    """A row on a shift."""
+    source_fleet, target_fleet = shift.split(" to ")
+    target, _ = windows(folder, target_fleet, "train")
+    source, lives = windows(folder, target_fleet if row == UPPER_BOUND else source_fleet, "train")
+    test, test_lives = windows(folder, target_fleet, "test")
+    model = regressor(budget.total)
+    method: Method
+    if row in LOSSES:
+        method = Regression(model, row, LOSSES[row](budget.total))
+    else:
+        method = Consistency(model, weight=0.0 if row.endswith("switched off") else 1.0)
+    optimizer = torch.optim.Adam([*model.parameters(), *method.parameters()], lr=1e-3)
+    generator = torch.Generator().manual_seed(seed)
+    source_batches, target_batches = (batches(len(part), BATCH, generator) for part in (source, target))
+
+    def batch() -> dict[str, Any]:
+        model.train()
+        index = next(source_batches)
+        drawn = {"source_windows": source[index], "target_windows": target[next(target_batches)]}
+        seen = look(model, *drawn.values())
+        features = {"source": seen[0].features, "target": seen[1].features}
+        return {**drawn, **features, "seen": seen, "lives": lives[index], "variance": lives.var()}
+
+    def score() -> dict[str, float]:
+        model.eval()
+        errors = CAP * (model(test) - test_lives).double()
+        late = torch.where(errors < 0, errors / -13, errors / 10).expm1().sum()
+        return {"RMSE": errors.square().mean().sqrt().item(), "PHM score": late.item()}
+
+    return Trial(method, batch, score, optimizer)
+
+
+TASK = Task(
+    title="Turbofans",
+    about=__doc__,
+    needs=("cmapss_FD001", "cmapss_FD003"),
+    shifts=("FD001 to FD003", "FD003 to FD001"),
+    rows=ROWS,
+    begin=begin,
+    budget=Budget(epochs=20, steps=60),
+    score="RMSE",
+    lower_is_better=True,
+)

@@ -23,7 +23,7 @@ from adaption.layers import EmaTeacher, ImageRegressor
 from evidence.data import arrays
 from evidence.task import Budget, Task, Trial, batches
 
-CAP, WINDOW, BATCH = 125, 30, 64
+CAP, WINDOW, BATCH, RATE, GAME = 125, 30, 64, 3e-4, 1e-2
 SENSORS = [1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 16, 19, 20]  # from 0; those that vary in every fleet
 
 
@@ -110,7 +110,9 @@ class Consistency(Method):
         windows = [augment(batch[f"{domain}_windows"]) for domain in ("source", "target")]
         source, target = look(self.student[0], *windows)
         taught = self.teacher(augment(batch["target_windows"]))
-        loss = F.mse_loss(source.output, batch["lives"]) + self.weight * self.metrics["consistency"](target.output, taught)
+        loss = F.mse_loss(source.output, batch["lives"]) + self.weight * self.metrics["consistency"](
+            target.output, taught
+        )
         return loss / batch["variance"]
 
     def after_step(self, _optimizer: torch.optim.Optimizer) -> None:
@@ -139,7 +141,7 @@ def begin(row: str, shift: str, seed: int, budget: Budget, folder: Path | None) 
         method = Regression(model, row, LOSSES[row](budget.total))
     else:
         method = Consistency(model, weight=0.0 if row.endswith("switched off") else 1.0)
-    optimizer = torch.optim.Adam([*model.parameters(), *method.parameters()], lr=1e-3)
+    optimizer = torch.optim.Adam([{"params": model.parameters()}, {"params": method.parameters(), "lr": GAME}], lr=RATE)
     generator = torch.Generator().manual_seed(seed)
     source_batches, target_batches = (batches(len(part), BATCH, generator) for part in (source, target))
 
@@ -167,7 +169,7 @@ TASK = Task(
     shifts=("FD001 to FD003", "FD003 to FD001"),
     rows=ROWS,
     begin=begin,
-    budget=Budget(epochs=20, steps=60),
+    budget=Budget(epochs=15, steps=60),
     score="RMSE",
     lower_is_better=True,
 )

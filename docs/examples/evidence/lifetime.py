@@ -5,6 +5,7 @@ TO BE WRITTEN
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,10 @@ def scaled(file: dict[str, NDArray], part: str) -> NDArray:
 def regressor(steps: int) -> ImageRegressor:
     """Two convolutions along the cycles and the two heads of MDD; the other rows leave the second alone."""
     backbone = nn.Sequential(
-        *(nn.Conv1d(len(SENSORS), 32, 5), nn.ReLU(), nn.MaxPool1d(2)),
-        *(nn.Conv1d(32, 32, 5), nn.ReLU(), nn.Flatten()),
+        *(nn.Conv1d(len(SENSORS), 10, 5), nn.Tanh(), nn.MaxPool1d(2)),
+        *(nn.Conv1d(10, 10, 5), nn.Tanh(), nn.Flatten()),
     )
-    bottleneck = nn.Sequential(nn.Linear(32 * 9, WIDTH), nn.LayerNorm(WIDTH), nn.ReLU())
+    bottleneck = nn.Sequential(nn.Linear(10 * 9, WIDTH), nn.LayerNorm(WIDTH), nn.ReLU())
     model = ImageRegressor(backbone, 1, bottleneck, head(), head(), WIDTH, WIDTH, finetune=False)
     model.grl = WarmStartGradientReversalLayer(alpha=10.0, hi=0.1, max_iters=steps)  # no more, or the domains part
     return model
@@ -134,12 +135,19 @@ def augment(windows: Tensor) -> Tensor:
     return (windows + 0.1 * torch.randn_like(windows)) * heard
 
 
+def weighed(name: str, weight: float) -> Callable[[int], Row]:
+    """The row of the regression example with another weight."""
+    return lambda steps: LOSSES[name](steps)._replace(weight=weight)
+
+
+ROWS = {**LOSSES, "MMD": weighed("MMD", 3.0), "JMMD": weighed("JMMD", 3.0)}
+
 # name: the weights of consistency and of MMD
 ENSEMBLES = {
     "consistency": (0.1, 0.0),
     "consistency switched off": (0.0, 0.0),
-    "MMD + consistency": (1.0, 1.0),
-    "MMD + consistency switched off": (0.0, 1.0),
+    "MMD + consistency": (1.0, 3.0),
+    "MMD + consistency switched off": (0.0, 3.0),
 }
 
 
@@ -154,7 +162,7 @@ def begin(row: str, shift: str, seed: int, budget: Budget, folder: Path | None) 
     if row in ENSEMBLES:
         method = Consistency(model, *ENSEMBLES[row])
     else:
-        method = Regression(model, row, LOSSES[row](budget.total))
+        method = Regression(model, row, ROWS[row](budget.total))
     groups = [{"params": model.parameters()}, {"params": method.parameters(), "lr": 1e-2}]  # DANN's must keep pace
     optimizer = torch.optim.Adam(groups, lr=3e-4)
     generator = torch.Generator().manual_seed(seed)
@@ -183,9 +191,9 @@ TASK = Task(
     about=__doc__,
     needs=("cmapss_FD001", "cmapss_FD002", "cmapss_FD003"),
     shifts=("FD001 to FD003", "FD003 to FD001", "FD002 to FD003", "FD001 to FD002"),
-    rows=(*LOSSES, *ENSEMBLES),
+    rows=(*ROWS, *ENSEMBLES),
     begin=begin,
-    budget=Budget(epochs=10, steps=60),
+    budget=Budget(epochs=15, steps=60),
     score="RMSE",
     lower_is_better=True,
 )

@@ -1,11 +1,31 @@
-"""Remaining useful life of turbofan engines, from one of NASA's fleets to another.
+"""The remaining useful life of turbofan engines, from one fleet of NASA's C-MAPSS simulation to another.
 
-TO BE WRITTEN
+The fleets differ in how engines fail and in how they are flown. FD001 flies in one operating condition and fails in the
+compressor; FD003 fails in the compressor or in the fan, and a failing fan moves some sensors the other way; FD002 is
+FD001 in six conditions. FD002 and FD003 are here with the first 85 and 66 of their training engines.
+
+The source are the training engines of one fleet, run to failure, with the cycles that they have left; the target those
+of another, without. A sample is a window of 30 cycles of the 14 sensors that vary in every fleet, and lives are capped
+at 125 cycles. As is usual in this field, each fleet is brought to -1 .. 1 by the extremes of its own training engines,
+each operating condition by itself. That needs no target lives, and every row has it, "source only" too: the
+gap that is shown is what it leaves. The score is the error (RMSE) at the last window of each of the target's test
+engines, which training never sees; beside it stands the PHM score of Saxena et al. 2008, where late is worse than
+early. "Trained on target" has the lives of the target's training engines.
+
+The network has two convolutions along the cycles with 10 channels each, 64 features, and heads that end in a sigmoid.
+Batches hold 64 windows of each domain; Adam learns at 0.0003. The task loss is the squared error, 1 for the constant
+prediction of the mean. MMD and JMMD have weight 3. DANN's discriminator learns at 0.01, so that it keeps pace, and the
+reversal of MDD grows to 0.1, as in its paper. Consistency compares a student with its average over time, on windows
+with noise of 0.1 and one sensor in ten silent: by itself with weight 0.1, and beside MMD with weight 1, because alone
+it may bring the whole target to one prediction. The rows that are switched off keep the augmentation, and the MMD.
+
+Network, rates, weights, augmentation and number of epochs were chosen on the seeds 100 to 102 of two shifts that are
+not reported, FD002 to FD004 and FD001 to FD004, by the error on the test engines of FD004. A wider network had been
+seen on FD001 to FD003 before; that the smaller one took its place was decided on the other two shifts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,13 +35,13 @@ import torch
 from methods import Method
 from numpy.typing import NDArray
 from regression import ROWS as LOSSES
-from regression import UPPER_BOUND, WIDTH, Row, head, look
+from regression import UPPER_BOUND, WIDTH, Row, features, features_and_output, head, look
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adaption import L2ConsistencyLoss, MaximumMeanDiscrepancyLoss
+from adaption import JointMaximumMeanDiscrepancyLoss, L2ConsistencyLoss, MaximumMeanDiscrepancyLoss
 from adaption.layers import EmaTeacher, ImageRegressor, WarmStartGradientReversalLayer
-from evidence.data import arrays
+from evidence.data import Arrays, arrays
 from evidence.task import Budget, Task, Trial, batches
 
 CAP, WINDOW, BATCH = 125, 30, 64
@@ -52,7 +72,7 @@ def windows(folder: Path | None, fleet: str, part: str) -> tuple[Tensor, Tensor]
     return x, y.unsqueeze(1)
 
 
-def scaled(file: dict[str, NDArray], part: str) -> NDArray:
+def scaled(file: Arrays, part: str) -> NDArray:
     """Sensors from -1 to 1 by the extremes of the fleet's train part, each operating condition by itself."""
     conditions = {name: file[f"{name}_settings"][:, 0].round() for name in ("train", part)}
     values = {name: file[f"{name}_sensors"][:, SENSORS] for name in ("train", part)}
@@ -135,12 +155,11 @@ def augment(windows: Tensor) -> Tensor:
     return (windows + 0.1 * torch.randn_like(windows)) * heard
 
 
-def weighed(name: str, weight: float) -> Callable[[int], Row]:
-    """The row of the regression example with another weight."""
-    return lambda steps: LOSSES[name](steps)._replace(weight=weight)
-
-
-ROWS = {**LOSSES, "MMD": weighed("MMD", 3.0), "JMMD": weighed("JMMD", 3.0)}
+ROWS = {
+    **LOSSES,
+    "MMD": lambda _: Row(MaximumMeanDiscrepancyLoss(), features, 3.0),
+    "JMMD": lambda _: Row(JointMaximumMeanDiscrepancyLoss(), features_and_output, 3.0),
+}
 
 # name: the weights of consistency and of MMD
 ENSEMBLES = {
@@ -163,7 +182,7 @@ def begin(row: str, shift: str, seed: int, budget: Budget, folder: Path | None) 
         method = Consistency(model, *ENSEMBLES[row])
     else:
         method = Regression(model, row, ROWS[row](budget.total))
-    groups = [{"params": model.parameters()}, {"params": method.parameters(), "lr": 1e-2}]  # DANN's must keep pace
+    groups: list[dict[str, Any]] = [{"params": model.parameters()}, {"params": method.parameters(), "lr": 1e-2}]
     optimizer = torch.optim.Adam(groups, lr=3e-4)
     generator = torch.Generator().manual_seed(seed)
     source_batches, target_batches = (batches(len(part), BATCH, generator) for part in (source, target))
@@ -174,8 +193,8 @@ def begin(row: str, shift: str, seed: int, budget: Budget, folder: Path | None) 
         index = next(source_batches)
         drawn = {"source_windows": source[index], "target_windows": target[next(target_batches)]}
         seen = look(model, *drawn.values())
-        features = {"source": seen[0].features, "target": seen[1].features}
-        return {**drawn, **features, "seen": seen, "lives": lives[index], "variance": variance}
+        compared = {"source": seen[0].features, "target": seen[1].features}
+        return {**drawn, **compared, "seen": seen, "lives": lives[index], "variance": variance}
 
     def score() -> dict[str, float]:
         model.eval()

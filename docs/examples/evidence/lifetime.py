@@ -2,7 +2,7 @@
 
 The fleets differ in how engines fail and in how they are flown. FD001 flies in one operating condition and fails in the
 compressor; FD003 fails in the compressor or in the fan, and a failing fan moves some sensors the other way; FD002 is
-FD001 in six conditions. FD002 and FD003 are here with the first 85 and 66 of their training engines.
+FD001 in six conditions. The copies used here hold 85 training engines of FD002 and 66 of FD003.
 
 The source are the training engines of one fleet, run to failure, with the cycles that they have left; the target those
 of another, without. A sample is a window of 30 cycles of the 14 sensors that vary in every fleet, and lives are capped

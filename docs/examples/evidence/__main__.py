@@ -20,7 +20,7 @@ from evidence import data
 from evidence.report import picture, section, write
 from evidence.task import Budget, load, run
 
-TASKS = ("digits",)
+TASKS = ("digits", "objects", "partial", "open_set")
 PAGE = Path(__file__).parents[2] / "evidence.md"
 QUICK = Budget(epochs=2, steps=2)
 

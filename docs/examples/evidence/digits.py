@@ -38,14 +38,20 @@ def images(folder: Path | None, name: str, part: str) -> tuple[Tensor, Tensor]:
     return F.interpolate(pixels, (16, 16), mode="bilinear", antialias=True), torch.from_numpy(files[f"y_{part}"])
 
 
-def begin(row: str, shift: str, seed: int, budget: Budget, folder: Path | None) -> Trial:
-    """A row on a shift, with the images that the seed draws."""
+def draw(folder: Path | None, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """The images and labels of each origin that the seed draws for training."""
     generator = torch.Generator().manual_seed(seed)
     drawn = {}
     for name, size in DRAWN.items():
         x, y = images(folder, name, "train")
         index = torch.randperm(len(x), generator=generator)[:size]
         drawn[name] = x[index], y[index]
+    return drawn
+
+
+def begin(row: str, shift: str, seed: int, budget: Budget, folder: Path | None) -> Trial:
+    """A row on a shift, with the images that the seed draws."""
+    drawn = draw(folder, seed)
     source, target = shift.lower().split(" to ")
     domains = Domains(*drawn[source], drawn[target][0], *images(folder, target, "test"))
     network = Network(side=16)

@@ -20,7 +20,7 @@ from evidence import data
 from evidence.report import picture, section, write
 from evidence.task import Budget, load, run
 
-TASKS = ("digits", "objects", "partial", "open_set")
+TASKS = ("digits", "objects", "partial", "open_set", "lifetime", "segmentation", "keypoints")
 PAGE = Path(__file__).parents[2] / "evidence.md"
 QUICK = Budget(epochs=2, steps=2)
 
@@ -30,21 +30,22 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="nox -s evidence --", description=__doc__)
     parser.add_argument("task", choices=TASKS)
     parser.add_argument("--data", type=Path, help="folder of the data, as docs/evidence.md describes them")
-    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0 on; at least 2 (default: 5)")
+    parser.add_argument("--seeds", type=int, help="number of seeds, from 0 on; at least 2 (default: the task's own)")
     parser.add_argument("--quick", action="store_true", help="try it: two seeds, two epochs of two steps, on noise")
     parser.add_argument("--rewrite", action="store_true", help="write the page from the figures of the last run")
     parser.add_argument("--out", type=Path, default=Path("out/evidence"), help="folder of the figures, and of --quick")
     arguments = parser.parse_args()
+    task = load(arguments.task)
+    arguments.seeds = task.seeds if arguments.seeds is None else arguments.seeds
     if arguments.seeds < 2:
         parser.error(f"--seeds must be at least 2 for an interval, but got {arguments.seeds}")
-    needs = load(arguments.task).needs
     if not (arguments.quick or arguments.rewrite):
         if arguments.data is None:
             parser.error(
-                f"{arguments.task} needs a folder with {', '.join(f'{name}.npz' for name in needs)}, named by --data. "
+                f"{arguments.task} needs a folder with {', '.join(f'{name}.npz' for name in task.needs)}, named by --data. "
                 "docs/evidence.md says where these public data come from; --quick tries the task without them."
             )
-        if lacking := data.missing(arguments.data, needs):
+        if lacking := data.missing(arguments.data, task.needs):
             parser.error(
                 f"--data must name a folder with {', '.join(lacking)}, but {arguments.data} has no such file. "
                 "docs/evidence.md says where these public data come from and how to bring them into this form."

@@ -1,8 +1,8 @@
 """The remaining useful life of turbofan engines, from one fleet of NASA's C-MAPSS simulation to another.
 
 The fleets differ in how engines fail and in how they are flown. FD001 flies in one operating condition and fails in the
-compressor; FD003 fails in the compressor or in the fan, and a failing fan moves some sensors the other way; FD002 is
-FD001 in six conditions. The copies used here hold 85 training engines of FD002 and 66 of FD003.
+compressor; FD003 fails in the compressor or in the fan, and a failing fan moves some sensors the other way. The copy
+of FD003 used here holds 66 training engines.
 
 The source are the training engines of one fleet, run to failure, with the cycles that they have left; the target those
 of another, without. A sample is a window of 30 cycles of the 14 sensors that vary in every fleet, and lives are capped
@@ -21,7 +21,8 @@ it may bring the whole target to one prediction. The rows that are switched off 
 
 Network, rates, weights, augmentation and number of epochs were chosen on the seeds 100 to 102 of two shifts that are
 not reported, FD002 to FD004 and FD001 to FD004, by the error on the test engines of FD004. A wider network had been
-seen on FD001 to FD003 before; that the smaller one took its place was decided on the other two shifts.
+seen on FD001 to FD003 before; that the smaller one took its place was decided on the other two shifts. A run ends
+either near or far from the lives, so there are ten seeds; that five were too few was seen on the reported ones.
 """
 
 from __future__ import annotations
@@ -208,11 +209,12 @@ def begin(row: str, shift: str, seed: int, budget: Budget, folder: Path | None) 
 TASK = Task(
     title="Turbofans",
     about=__doc__,
-    needs=("cmapss_FD001", "cmapss_FD002", "cmapss_FD003"),
-    shifts=("FD001 to FD003", "FD003 to FD001", "FD002 to FD003", "FD001 to FD002"),
+    needs=("cmapss_FD001", "cmapss_FD003"),
+    shifts=("FD001 to FD003", "FD003 to FD001"),
     rows=(*ROWS, *ENSEMBLES),
     begin=begin,
     budget=Budget(epochs=15, steps=60),
     score="RMSE",
     lower_is_better=True,
+    seeds=10,
 )

@@ -52,6 +52,7 @@ class Task(NamedTuple):
     budget: Budget
     score: str  # the name of the figure that counts, with its unit
     lower_is_better: bool = False
+    seeds: int = 5  # by default, from 0 on
     together: bool = False  # one table of means over many shifts, in place of a table for each
     against: tuple[str, ...] = (SOURCE_ONLY,)  # the rows that all others are compared with, seed by seed
     published: Mapping[str, Mapping[str, Mapping[str, float]]] = MappingProxyType({})  # paper -> shift -> row -> figure

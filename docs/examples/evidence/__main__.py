@@ -40,16 +40,13 @@ def parse() -> argparse.Namespace:
     if arguments.seeds < 2:
         parser.error(f"--seeds must be at least 2 for an interval, but got {arguments.seeds}")
     if not (arguments.quick or arguments.rewrite):
+        where = "docs/evidence.md says where these public data come from and how to bring them into this form"
         if arguments.data is None:
-            parser.error(
-                f"{arguments.task} needs a folder with {', '.join(f'{name}.npz' for name in task.needs)}, named by --data. "
-                "docs/evidence.md says where these public data come from; --quick tries the task without them."
-            )
+            files = ", ".join(f"{name}.npz" for name in task.needs)
+            parser.error(f"{arguments.task} needs a folder with {files}, named by --data; {where}. --quick tries it.")
         if lacking := data.missing(arguments.data, task.needs):
-            parser.error(
-                f"--data must name a folder with {', '.join(lacking)}, but {arguments.data} has no such file. "
-                "docs/evidence.md says where these public data come from and how to bring them into this form."
-            )
+            files = ", ".join(lacking)
+            parser.error(f"--data must name a folder with {files}, but {arguments.data} lacks that; {where}.")
     return arguments
 
 

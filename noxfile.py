@@ -144,6 +144,13 @@ def regression(session: nox.Session) -> None:
 
 
 @nox.session
+def evidence(session: nox.Session) -> None:
+    """Train with every loss on a real shift and write its section of docs/evidence.md: `-- TASK --data DIR`."""
+    install(session, extras="examples")
+    session.run("python", "-m", "evidence", *session.posargs, env={"PYTHONPATH": "docs/examples"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Measure speed and memory beside the peers and write the page of the docs; `-- --quick` only shows."""
     install(session, "bench")

@@ -34,6 +34,8 @@ Bandwidth = str | float
 
 # The relative error of an exponential doubles at each squaring: every so many kernels a fresh exponential is taken.
 _SQUARINGS = 5
+# exp2 is several times faster than exp on a CPU, most of all where the result underflows.
+_LN2 = math.log(2)
 _RULES = {-1.0: "median", -2.0: "mean"}
 
 
@@ -150,7 +152,7 @@ def _sweep(
 
 def _gaussians(distances: Tensor, rate: float, num_kernels: int, *, differentiate: bool) -> tuple[Tensor, Tensor]:
     """The sum of the kernels, ``exp(-2^s rate D)`` each, and the negative of its derivative by ``rate D``."""
-    kernel = torch.mul(distances, -rate).exp_()
+    kernel = torch.mul(distances, -rate / _LN2).exp2_()
     if num_kernels == 1:
         return kernel, kernel
     power = kernel * kernel
@@ -160,7 +162,7 @@ def _gaussians(distances: Tensor, rate: float, num_kernels: int, *, differentiat
         if s % _SQUARINGS:
             power *= power
         else:
-            torch.mul(distances, -rate * 2.0**s, out=power).exp_()
+            torch.mul(distances, -rate * 2.0**s / _LN2, out=power).exp2_()
         kernel += power
         if differentiate:
             slope.add_(power, alpha=2.0**s)

@@ -17,8 +17,9 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -191,6 +192,18 @@ def parse(name: str, description: str, losses: list[str], epochs: int, seeds: in
     return arguments
 
 
+def run_all(job: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], console: Console) -> dict[tuple[Any, ...], Any]:
+    """What a job returns for each of the arguments, computed in processes of their own under a bar of progress."""
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console) as progress, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        runs = {pool.submit(job, *arguments): arguments for arguments in jobs}
+        task = progress.add_task("training", total=len(runs))
+        for run in as_completed(runs):
+            progress.update(task, advance=1, description=", ".join(map(str, runs[run])))
+            run.result()
+    return {arguments: run.result() for run, arguments in runs.items()}
+
+
 def compare(
     name: str,
     description: str,
@@ -204,20 +217,10 @@ def compare(
     """Train every row from every seed, then show what came out."""
     arguments, console = parse(name, description, losses, epochs, seeds), Console()
     last = arguments.first_seed + arguments.seeds
-    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console) as progress, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        runs = {
-            pool.submit(train, loss, seed, arguments.epochs, arguments.device): (loss, seed)
-            for loss in arguments.losses
-            for seed in range(arguments.first_seed, last)
-        }
-        task = progress.add_task("training", total=len(runs))
-        for run in as_completed(runs):
-            progress.update(task, advance=1, description="{}, seed {}".format(*runs[run]))
-            run.result()
-    results: dict[str, list[dict[str, Any]]] = {loss: [] for loss in arguments.losses}
-    for run, (loss, _) in runs.items():
-        results[loss].append(run.result())
+    jobs = {loss: [(loss, seed) for seed in range(arguments.first_seed, last)] for loss in arguments.losses}
+    job = partial(train, epochs=arguments.epochs, device=arguments.device)
+    runs = run_all(job, [pair for pairs in jobs.values() for pair in pairs], console)
+    results = {loss: [runs[pair] for pair in pairs] for loss, pairs in jobs.items()}
     console.print(table(results))
     arguments.out.mkdir(parents=True, exist_ok=True)
     picture(results, arguments.out / f"{name}.png")

@@ -203,8 +203,9 @@ class Discriminative(Method):
     discriminator sees detached features, the encoder a discriminator with detached parameters.
     """
 
-    def __init__(self, network: Network, steps: int) -> None:
+    def __init__(self, network: Network, steps: int, rate: float = 0.01) -> None:
         super().__init__()
+        self.rate = rate  # in units of the first half's; where it is too much, the classes collapse
         names = ("discriminator, source", "discriminator, target", "encoder")
         self.metrics = MetricCollection({name: AdversarialDiscriminativeLoss() for name in names})
         self.domain_disc = DomainDiscriminator(WIDTH, 64, batch_norm=False)
@@ -231,7 +232,7 @@ class Discriminative(Method):
         self.steps_left -= 1
         if self.steps_left == 0:
             self.source_encoder = [copy.deepcopy(self.target_encoder[0])]
-            optimizer.param_groups[0]["lr"] *= 0.01  # more, and the classes collapse
+            optimizer.param_groups[0]["lr"] *= self.rate
 
 
 # ---- the rows ---------------------------------------------------------------------------------------------------

@@ -72,10 +72,30 @@ def mouse(random: Generator) -> Arrays:
     return arrays
 
 
+def engines(conditions: int) -> Callable[[Generator], Arrays]:
+    """Eighty engines, each with 150 cycles of noise until it fails, or 50 cycles before."""
+
+    def stand_in(random: Generator) -> Arrays:
+        made: Arrays = {}
+        for part, left in (("train", 0), ("test", 50)):
+            cycles, size = np.tile(np.arange(1, 151), 80), 80 * 150
+            made |= {
+                f"{part}_unit": np.repeat(np.arange(1, 81), 150),
+                f"{part}_cycle": cycles,
+                f"{part}_settings": random.integers(0, conditions, (size, 3)).astype(np.float32),
+                f"{part}_sensors": random.normal(size=(size, 21)).astype(np.float32),
+                f"{part}_rul": (150 + left - cycles).astype(np.float32),
+            }
+        return made
+
+    return stand_in
+
+
 STAND_INS: dict[str, Callable[[Generator], Arrays]] = {
     "mnist": digits(5000, 10_000, 28),
     "usps": digits(7291, 2007, 16),
     "office_caltech10_surf": objects,
     "camvid_day_dusk": road_scenes,
     "mouse_keypoints": mouse,
+    **{f"cmapss_FD00{fleet}": engines(conditions) for fleet, conditions in enumerate((1, 6, 1, 6), start=1)},
 }

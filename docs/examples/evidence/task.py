@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from torch import Tensor
 from adaption import MaximumMeanDiscrepancyLoss
 
 SOURCE_ONLY, CONTROL = "source only", "control"
+OFF = " switched off"  # behind the name of a row: the same with its losses times 0, where it adds more than losses
 
 
 class Trial(NamedTuple):
@@ -50,8 +52,21 @@ class Task(NamedTuple):
     budget: Budget
     score: str  # the name of the figure that counts, with its unit
     lower_is_better: bool = False
+    seeds: int = 5  # by default, from 0 on
     together: bool = False  # one table of means over many shifts, in place of a table for each
+    against: tuple[str, ...] = (SOURCE_ONLY,)  # the rows that all others are compared with, seed by seed
     published: Mapping[str, Mapping[str, Mapping[str, float]]] = MappingProxyType({})  # paper -> shift -> row -> figure
+
+
+def load(name: str) -> Task:
+    """What the script of this name states."""
+    task: Task = import_module(f"evidence.{name}").TASK
+    return task
+
+
+def run(name: str, row: str, shift: str, seed: int, *, budget: Budget, folder: Path | None) -> dict[str, Any]:
+    """The history of one run of the script of this name: a job for a process of its own."""
+    return train(load(name), row, shift, seed, budget, folder)
 
 
 def train(task: Task, row: str, shift: str, seed: int, budget: Budget, folder: Path | None) -> dict[str, Any]:

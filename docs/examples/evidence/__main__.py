@@ -1,0 +1,99 @@
+"""The command: train every row of a task on every shift from every seed, and write its section of docs/evidence.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from digits import run_all
+from rich.console import Console
+from rich.markdown import Markdown
+
+from evidence import data
+from evidence.report import picture, section, write
+from evidence.task import Budget, load, run
+
+TASKS = ("digits", "objects", "partial", "open_set", "lifetime", "segmentation", "keypoints")
+PAGE = Path(__file__).parents[2] / "evidence.md"
+QUICK = Budget(epochs=2, steps=2)
+
+
+def parse() -> argparse.Namespace:
+    """The options of the command line."""
+    parser = argparse.ArgumentParser(prog="nox -s evidence --", description=__doc__)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--data", type=Path, help="folder of the data, as docs/evidence.md describes them")
+    parser.add_argument("--seeds", type=int, help="number of seeds, from 0 on; at least 2 (default: the task's own)")
+    parser.add_argument("--quick", action="store_true", help="try it: two seeds, two epochs of two steps, on noise")
+    parser.add_argument("--rewrite", action="store_true", help="write the page from the figures of the last run")
+    parser.add_argument("--out", type=Path, default=Path("out/evidence"), help="folder of the figures, and of --quick")
+    arguments = parser.parse_args()
+    task = load(arguments.task)
+    arguments.seeds = task.seeds if arguments.seeds is None else arguments.seeds
+    if arguments.seeds < 2:
+        parser.error(f"--seeds must be at least 2 for an interval, but got {arguments.seeds}")
+    if not (arguments.quick or arguments.rewrite):
+        where = "docs/evidence.md says where these public data come from and how to bring them into this form"
+        if arguments.data is None:
+            files = ", ".join(f"{name}.npz" for name in task.needs)
+            parser.error(f"{arguments.task} needs a folder with {files}, named by --data; {where}. --quick tries it.")
+        if lacking := data.missing(arguments.data, task.needs):
+            files = ", ".join(lacking)
+            parser.error(f"--data must name a folder with {files}, but {arguments.data} lacks that; {where}.")
+    return arguments
+
+
+def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Train; return the figures of every run, and what they were measured with."""
+    task, started = load(arguments.task), time.perf_counter()
+    seeds = range(2 if arguments.quick else arguments.seeds)
+    shifts = task.shifts[:2] if arguments.quick else task.shifts
+    job = partial(
+        run, budget=QUICK if arguments.quick else task.budget, folder=None if arguments.quick else arguments.data
+    )
+    jobs = [(arguments.task, row, shift, seed) for shift in shifts for row in task.rows for seed in seeds]
+    runs = run_all(job, jobs, console)
+    results = {
+        shift: {row: [runs[arguments.task, row, shift, seed] for seed in seeds] for row in task.rows}
+        for shift in shifts
+    }
+    packages = ("adaption", "torch", "torchmetrics")
+    return {
+        "seeds": list(seeds),
+        "minutes": (time.perf_counter() - started) / 60,
+        "cores": os.cpu_count(),
+        "versions": {"Python": platform.python_version(), **{package: version(package) for package in packages}},
+        "results": results,
+    }
+
+
+def main() -> None:
+    """Measure, or take what was measured, and write it down."""
+    arguments, console = parse(), Console()
+    name, task = arguments.task, load(arguments.task)
+    figures = arguments.out / f"{name}.json"
+    if arguments.rewrite:
+        record = json.loads(figures.read_text())
+    else:
+        record = measure(arguments, console)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        figures.write_text(json.dumps(record))
+    page = arguments.out / PAGE.name if arguments.quick else PAGE
+    image = page.parent / "_static" / "evidence" / f"{name}.svg"
+    image.parent.mkdir(parents=True, exist_ok=True)
+    picture(task, record, image)
+    text = section(task, record, image.relative_to(page.parent))
+    write(page, name, text)
+    console.print(Markdown(text))
+    console.print(f"written: {page}, {image}; figures of every epoch: {figures}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The evidence can be tried without its data, on noise: whole, with the control equal to source only."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "docs" / "examples"
+TASKS = sorted(
+    path.stem for path in (EXAMPLES / "evidence").glob("*.py") if "TASK = Task(" in path.read_text(encoding="utf-8")
+)
+
+
+def evidence(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": f"{EXAMPLES}:{ROOT}", "COLUMNS": "200"}
+    command = [sys.executable, "-m", "evidence", *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture
+def report(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return importlib.import_module("evidence.report")
+
+
+def test_the_interval_is_students(report: Any) -> None:
+    interval = report.difference(np.array([2.0, 4.0, 6.0]), np.array([1.0, 2.0, 3.0]))
+    half = 4.302652729749464 / math.sqrt(3)  # the 97.5 % point for two degrees of freedom, from a table
+    assert interval == pytest.approx((2.0, 2.0 - half, 2.0 + half))
+    assert not report.better(interval, lower=False)
+    sure = report.difference(np.array([2.0, 3.1, 4.0]), np.array([1.0, 2.0, 3.0]))
+    assert report.better(sure, lower=False)
+    assert not report.better(sure, lower=True)
+
+
+@pytest.mark.parametrize(
+    ("scores", "lower", "expected"), [([1, 2, 4], False, 1), ([1, 2, 4], True, -1), ([4, 4, 4], False, math.nan)]
+)
+def test_agreement_is_a_rank_correlation(report: Any, scores: list[float], lower: bool, expected: float) -> None:
+    task = SimpleNamespace(score="accuracy", lower_is_better=lower)
+    run = {"distance": [0.9, 0.5, 0.1], "figures": [{"accuracy": score} for score in scores]}
+    assert report.agreement(task, [run]) == pytest.approx(expected, nan_ok=True)
+
+
+def test_sections_are_written_between_their_marks(report: Any, tmp_path: Path) -> None:
+    page = tmp_path / "evidence.md"
+    for name, text in (("one", "first"), ("two", "second"), ("one", r"again \1")):
+        report.write(page, name, text)
+    assert re.sub(r"<!--.*?-->", "", page.read_text()).split() == ["again", r"\1", "second"]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_can_be_tried_on_noise(task: str, tmp_path: Path) -> None:
+    done = evidence(task, "--quick", "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / f"{task}.json").read_text())
+    for shift, rows in record["results"].items():
+        source_only, control = rows["source only"], rows["control"]
+        for one, other in zip(source_only, control, strict=True):
+            assert one["figures"] == other["figures"]
+            assert one["distance"] == other["distance"]
+            assert any(other["losses"])  # computed, and then switched off
+        moved = [row for row, runs in rows.items() if runs[0]["distance"] != source_only[0]["distance"]]
+        assert moved, f"{shift}: no row differs from source only"
+    page = (tmp_path / "evidence.md").read_text()
+    for row in rows:
+        assert f"| {row} |" in page
+    assert (tmp_path / "_static" / "evidence" / f"{task}.svg").stat().st_size > 10_000
+    again = evidence(task, "--quick", "--rewrite", "--out", str(tmp_path))
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "evidence.md").read_text() == page
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_page_has_a_section_of_each_task(task: str) -> None:
+    page = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    section = re.search(f"<!-- {task}: written by the command -->(.*?)<!-- end of {task} -->", page, re.DOTALL)
+    assert section, f"`nox -s evidence -- {task} --data DIR` writes it"
+    assert "| source only |" in section[1]
+
+
+def test_without_the_data_a_sentence_says_what_is_needed(tmp_path: Path) -> None:
+    for arguments in ([], ["--data", str(tmp_path)]):
+        done = evidence("digits", *arguments)
+        assert done.returncode == 2
+        assert re.search(r"mnist\.npz.*usps\.npz.*docs/evidence\.md", " ".join(done.stderr.split()))
+    assert evidence("digits", "--quick", "--seeds", "1").returncode == 2  # no interval from a single seed

@@ -96,8 +96,8 @@ class Regressive(Supervised):
         )
 
     def after_step(self, _optimizer: torch.optim.Optimizer) -> None:
-        """The gradient of the adversarial head grows stronger."""
-        if self.alone < 0:
+        """From the end of the first part on, the gradient of the adversarial head grows stronger."""
+        if self.alone <= 0:
             self.model[0].step()
 
 

@@ -52,12 +52,12 @@ def objects(random: Generator) -> Arrays:
 
 
 def road_scenes(random: Generator) -> Arrays:
-    """Frames of noise, every pixel of any class or void."""
-    arrays = {}
+    """Frames of noise, every pixel of any class or void, from three drives."""
+    arrays, drives = {}, ("0006R0", "0016E5", "Seq05VD")
     for domain, n in {"day": 577, "dusk": 124}.items():
         arrays[f"X_{domain}"] = random.integers(0, 256, (n, 96, 128, 3), np.uint8)
         arrays[f"y_{domain}"] = random.integers(0, 12, (n, 96, 128), np.uint8)
-        arrays[f"name_{domain}"] = np.array([f"{i:04}.png" for i in range(n)])
+        arrays[f"name_{domain}"] = np.array([f"{drives[i % 3]}_{i:05}.png" for i in range(n)])
     return arrays
 
 

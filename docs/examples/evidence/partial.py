@@ -8,8 +8,8 @@ of the task with all digits.
 DANN and PADA have the same reversal, which rises to 1; gentle DANN, gentle PADA and IWAN have that of IWAN's paper,
 which ends below 0.05. So PADA differs from DANN, and gentle PADA and IWAN from gentle DANN, in the weights alone.
 Temperature, reversals and weights are the papers'; the 50 steps between two looks of PADA were chosen with another
-target, optdigits, on the seeds 100 and 101. The second figure is the share of the source's weight that lies on the
-digits 0 to 4.
+target, optdigits, on the seeds 100 and 101. Gentle PADA joined the rows after plain PADA had been seen to swing. The
+second figure is the share of the source's weight that lies on the digits 0 to 4.
 """
 
 from __future__ import annotations

@@ -68,11 +68,11 @@ TASK = Task(
     budget=Budget(epochs=20, steps=40),
     score="accuracy %",
     published={
-        "Tzeng et al. 2017": {
+        "[Tzeng et al. 2017](https://arxiv.org/abs/1702.05464)": {
             "MNIST to USPS": {"source only": 75.2, "DANN": 77.1, "ADDA": 89.4},
             "USPS to MNIST": {"source only": 57.1, "DANN": 73.0, "ADDA": 90.1},
         },
-        "Saito et al. 2018": {
+        "[Saito et al. 2018](https://arxiv.org/abs/1712.02560)": {
             "MNIST to USPS": {"source only": 76.7, "MCD": 94.2},
             "USPS to MNIST": {"source only": 63.4, "MCD": 94.1},
         },

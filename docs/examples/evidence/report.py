@@ -18,6 +18,7 @@ mpl.use("agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator
 
+GLUE = "\N{NO-BREAK SPACE}"  # between what one cell of a table must not part
 Runs = dict[str, list[dict[str, Any]]]  # row -> histories, one for each seed
 
 
@@ -105,7 +106,7 @@ def table(task: Task, shift: str, runs: Runs) -> list[str]:
     lines = head("", task.score, *minus, *others, "distance, first and last epoch", "agreement", *published)
     for row, histories in runs.items():
         score = last(histories, task.score)
-        cells = [f"{score.mean():.1f} ± {score.std(ddof=1):.1f}"]
+        cells = [f"{score.mean():.1f}{GLUE}±{GLUE}{score.std(ddof=1):.1f}"]
         for name in against:
             reference = row + OFF if name == OFF else name
             if row == reference or reference not in runs:
@@ -113,11 +114,11 @@ def table(task: Task, shift: str, runs: Runs) -> list[str]:
                 continue
             interval = difference(score, last(runs[reference], task.score))
             mark = "**" if better(interval, lower=task.lower_is_better) else ""
-            cells.append(f"{mark}{interval.mean:+.1f}{mark} ({interval.low:+.1f} to {interval.high:+.1f})")
+            cells.append(f"{mark}{interval.mean:+.1f}{mark} ({interval.low:+.1f}{GLUE}to{GLUE}{interval.high:+.1f})")
         cells += [f"{last(histories, figure).mean():.1f}" for figure in others]
         first, final = curves(histories).mean(0)[[0, -1]]
         rank = agreement(task, histories)
-        cells += [f"{first:.3f}, {final:.3f}", f"{rank:+.2f}" if np.isfinite(rank) else ""]
+        cells += [f"{first:.3f},{GLUE}{final:.3f}", f"{rank:+.2f}" if np.isfinite(rank) else ""]
         cells += [
             f"{task.published[paper][shift][row]:.1f}" if row in task.published[paper][shift] else ""
             for paper in published

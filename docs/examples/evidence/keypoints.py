@@ -25,7 +25,7 @@ from torchmetrics import MetricCollection
 from adaption import RegressionDisparity
 from adaption.layers import JointsKLLoss, PoseResNet2d, PseudoLabelGenerator2d, WarmStartGradientLayer
 from evidence.data import arrays
-from evidence.task import Budget, Task, Trial, batches
+from evidence.task import Budget, Task, Trial, batches, pooled
 
 VIEWS = {"side": "top", "below": "bot"}  # as the file calls them
 JOINTS, HEIGHT, WIDTH, STRIDE = 7, 32, 64, 2  # of the heatmaps, and how many pixels of the image one of theirs covers
@@ -169,8 +169,8 @@ def begin(row: str, shift: str, seed: int, budget: Budget, folder: Path | None) 
             "target_maps": target_maps,
             "source_heatmaps": source_heatmaps,
             "target_heatmaps": target_heatmaps,
-            "source": parts(source_maps),
-            "target": parts(target_maps),
+            "source": pooled(source_maps, 2, 4),
+            "target": pooled(target_maps, 2, 4),
         }
 
     def score() -> dict[str, float]:
@@ -178,11 +178,6 @@ def begin(row: str, shift: str, seed: int, budget: Budget, folder: Path | None) 
         return figures(model(target[tested]), keypoints[tested])
 
     return Trial(method, batch, score, optimizer)
-
-
-def parts(maps: Tensor) -> Tensor:
-    """The mean features of 2 x 4 parts of every image, for the domain distance."""
-    return F.adaptive_avg_pool2d(maps, (2, 4)).flatten(2).mT.flatten(0, 1)
 
 
 TASK = Task(

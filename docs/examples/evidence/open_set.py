@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from adaption import UnknownClassBinaryCrossEntropy
 from adaption.layers import WarmStartGradientReversalLayer
-from evidence.classification import Domains, classifier
+from evidence.classification import Domains, classifier, logits
 from evidence.digits import draw, images
 from evidence.task import Budget, Task, Trial
 
@@ -115,9 +115,7 @@ def begin(row: str, shift: str, seed: int, budget: Budget, folder: Path | None) 
 
     def score() -> dict[str, float]:
         network.eval()
-        source_logits, target_logits = (
-            torch.cat([network.classify(network(part)) for part in whole.split(1000)]) for whole in (held_out, test)
-        )
+        source_logits, target_logits = logits(network, held_out), logits(network, test)
         unknown = rule(source_logits, target_logits)
         return figures(target_logits[:, :KNOWN].argmax(1), unknown, test_labels)
 

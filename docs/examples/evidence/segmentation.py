@@ -30,7 +30,7 @@ from adaption import DomainAdversarialEntropyLoss
 from adaption.functional import entropy_map
 from adaption.layers import SegmentationDiscriminator
 from evidence.data import arrays
-from evidence.task import Budget, Task, Trial, batches
+from evidence.task import Budget, Task, Trial, batches, pooled
 
 CLASSES, VOID, IGNORED = 11, 11, -100  # cross entropy leaves out the last by itself
 WIDTH = 64
@@ -175,8 +175,8 @@ def begin(row: str, shift: str, seed: int, budget: Budget, folder: Path | None) 
             "labels": labels[index],
             "source_logits": network.classify(source_maps),
             "target_logits": network.classify(target_maps),
-            "source": places(source_maps),
-            "target": places(target_maps),
+            "source": pooled(source_maps, 2, 3),
+            "target": pooled(target_maps, 2, 3),
         }
 
     def score() -> dict[str, float]:
@@ -193,11 +193,6 @@ def rates(steps: int) -> Iterator[tuple[float, float]]:
     for step in range(steps - first):
         left = (1 - step / (steps - first)) ** 0.9  # the paper's schedule
         yield 1e-4 * left, 1e-4 * left
-
-
-def places(maps: Tensor) -> Tensor:
-    """The mean features of 2 x 3 parts of every image, for the domain distance."""
-    return F.adaptive_avg_pool2d(maps, (2, 3)).flatten(2).mT.flatten(0, 1)
 
 
 TASK = Task(

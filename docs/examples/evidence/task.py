@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from methods import Method
 from torch import Tensor
+from torch.nn import functional as F
 
 from adaption import MaximumMeanDiscrepancyLoss
 
@@ -94,6 +95,11 @@ def train(task: Task, row: str, shift: str, seed: int, budget: Budget, folder: P
         yardstick.reset()
         metrics.reset()
     return {**history, "seconds": time.perf_counter() - started}
+
+
+def pooled(maps: Tensor, rows: int, columns: int) -> Tensor:
+    """The mean features of so many parts of every image, for the domain distance of dense features."""
+    return F.adaptive_avg_pool2d(maps, (rows, columns)).flatten(2).mT.flatten(0, 1)
 
 
 def batches(size: int, batch: int, generator: torch.Generator) -> Iterator[Tensor]:

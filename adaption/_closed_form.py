@@ -7,6 +7,7 @@ opaque operator, `torch.func.grad` works, and what is not offered (second deriva
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,25 +16,45 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-# evaluate(tensors, needed, options) -> [value, *one gradient per needed tensor]
+# evaluate(tensors, needed, options) -> [value, *one note per needed tensor]
 Evaluate = Callable[[list[Tensor], list[bool], list[float]], list[Tensor]]
+# gradient(note, outer, tensor) -> what flows back into the tensor
+Gradient = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _REFUSAL = "{} are not available for this loss, because its gradient is a closed form. {}"
 _SCHEMA = "(Tensor[] tensors, bool[] needed, float[] options) -> Tensor[]"
 
 
+def _scaled(gradient: Tensor, outer: Tensor, _tensor: Tensor) -> Tensor:
+    return gradient * outer
+
+
 class ClosedForm:
-    """A scalar function of tensors that returns its gradients with its value.
+    """A scalar function of tensors that takes note of its gradients while it finds its value.
 
     Args:
         name: of the operator that `torch.compile` sees, ``adaption::<name>``.
-        evaluate: ``(tensors, needed, options) -> [value, *gradients]``, one gradient for each tensor that needs one.
+        evaluate: ``(tensors, needed, options) -> [value, *notes]``, one note for each tensor that needs a gradient.
+        gradient: ``(note, outer, tensor) -> gradient`` of the tensor, where `outer` is that of the value. Unless given,
+            the notes are the gradients.
+        like: ``(tensor, options)`` to an empty tensor of the shape of its note. Unless given, that of the tensor.
     """
 
-    def __init__(self, name: str, evaluate: Evaluate) -> None:
-        self._eager = evaluate
+    def __init__(
+        self,
+        name: str,
+        evaluate: Evaluate,
+        *,
+        gradient: Gradient = _scaled,
+        like: Callable[[Tensor, list[float]], Tensor] = lambda tensor, _options: torch.empty_like(tensor),
+    ) -> None:
+        def shapes(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
+            notes = [like(tensor, options) for tensor, need in zip(tensors, needed, strict=True) if need]
+            return [tensors[0].new_empty(()), *notes]
+
+        self._eager, self._gradient = evaluate, gradient
         self._opaque = torch.library.custom_op(f"adaption::{name}", evaluate, mutates_args=(), schema=_SCHEMA)
-        self._opaque.register_fake(_shapes)
+        self._opaque.register_fake(shapes)
 
     def __call__(self, tensors: Sequence[Tensor], options: Sequence[float] = ()) -> Tensor:
         needed = [torch.is_grad_enabled() and tensor.requires_grad for tensor in tensors]
@@ -41,23 +62,21 @@ class ClosedForm:
         if compiling and not any(needed):  # torch compiles a Function only where there is something to differentiate
             value: Tensor = self._opaque(list(tensors), needed, list(options))[0]
         else:
-            value = _Value.apply(self._opaque if compiling else self._eager, needed, list(options), *tensors)[0]
+            evaluate = self._opaque if compiling else self._eager
+            value = _Value.apply(evaluate, self._gradient, needed, list(options), *tensors)[0]
         return value
-
-
-def _shapes(tensors: list[Tensor], needed: list[bool], _options: list[float]) -> list[Tensor]:
-    gradients = [torch.empty_like(tensor) for tensor, need in zip(tensors, needed, strict=True) if need]
-    return [tensors[0].new_empty(()), *gradients]
 
 
 class _Value(Function):
     @staticmethod
-    def forward(evaluate: Evaluate, needed: list[bool], options: list[float], *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        evaluate: Evaluate, _gradient: Gradient, needed: list[bool], options: list[float], *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         return tuple(evaluate(list(tensors), needed, options))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, ctx.needed, _, *tensors = inputs
+        _, ctx.gradient, ctx.needed, _, *tensors = inputs
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(*output[1:], *(t for t, need in zip(tensors, ctx.needed, strict=True) if need))
@@ -69,26 +88,24 @@ class _Value(Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
         if outer[0] is None:
-            return (None,) * (3 + len(ctx.needed))
+            return (None,) * (4 + len(ctx.needed))
         saved = ctx.saved_tensors
         pairs = zip(saved[: len(saved) // 2], saved[len(saved) // 2 :], strict=True)
-        scaled = _Once.apply if torch.is_grad_enabled() else _scaled
-        gradients = [scaled(gradient, outer[0], tensor) for gradient, tensor in pairs]
-        return None, None, None, *(gradients.pop(0) if need else None for need in ctx.needed)
+        once = functools.partial(_Once.apply, ctx.gradient) if torch.is_grad_enabled() else ctx.gradient
+        gradients = [once(note, outer[0], tensor) for note, tensor in pairs]
+        return None, None, None, None, *(gradients.pop(0) if need else None for need in ctx.needed)
 
 
 # `Function.apply` derives the signature at each call, which takes as long as three operations on a small batch.
 _Value.forward.__signature__ = inspect.signature(_Value.forward)  # type: ignore[attr-defined] # unknown to mypy
 
 
-def _scaled(gradient: Tensor, outer: Tensor, _tensor: Tensor) -> Tensor:
-    return gradient * outer
-
-
 class _Once(Function):
-    """`gradient * outer`, tied to a tensor in the graph so that second derivatives raise instead of missing a term."""
+    """A gradient that stays tied to the tensor, so that second derivatives raise instead of missing a term."""
 
-    forward = staticmethod(_scaled)
+    @staticmethod
+    def forward(gradient: Gradient, note: Tensor, outer: Tensor, tensor: Tensor) -> Tensor:
+        return gradient(note, outer, tensor)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from adaption.features import bsp
 from adaption.functional import batch_spectral_penalization
 
 
@@ -16,7 +17,7 @@ def reference(source: Tensor, target: Tensor, k: int) -> Tensor:
 
 
 @pytest.mark.parametrize("k", [1, 2, 9])
-@pytest.mark.parametrize(("n", "m", "d"), [(4, 4, 6), (8, 3, 5), (1, 7, 4), (6, 5, 1)])
+@pytest.mark.parametrize(("n", "m", "d"), [(4, 4, 6), (8, 3, 5), (1, 7, 4), (6, 5, 1), (150, 300, 200)])
 def test_equals_the_paper(n: int, m: int, d: int, k: int) -> None:
     source, target = torch.randn(n, d).double(), torch.randn(m, d).double()
     value = batch_spectral_penalization(source, target, num_singular_values=k)
@@ -37,6 +38,51 @@ def test_gradient_stays_finite_when_singular_values_coincide() -> None:
     assert value.item() == pytest.approx(18, rel=1e-5)
     assert features.grad is not None
     assert features.grad.norm().item() == pytest.approx(6 * 2**0.5, rel=1e-5)
+
+
+SPECTRA = {
+    "noise": lambda i: 1 + torch.rand(len(i)),
+    "one direction": lambda i: torch.where(i == 0, 100.0, 1.0 / (i + 1)),
+    "a close second": lambda i: torch.where(i < 2, 2 - 1e-2 * i, torch.rand(len(i))),
+    "two alike": lambda i: torch.where(i < 2, 2.0, torch.rand(len(i))),
+    "all alike": torch.ones_like,
+    "all but alike": lambda i: 1 + 1e-3 * (i == 0),
+    "decaying": lambda i: 0.9**i,
+    "three alone": lambda i: torch.where(i < 3, 3 - i, 0.0),
+    "nothing": torch.zeros_like,
+}
+
+
+@pytest.mark.parametrize("shape", [(150, 200), (300, 160)])
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_large_batches_of_any_spectrum(
+    shape: tuple[int, int], spectrum: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    """The value is the square of the largest singular value, and the gradient twice a pair of its vectors times it."""
+    _, d = shape
+    singular = SPECTRA[spectrum](torch.arange(float(min(shape)))).double()
+    left, right = (torch.linalg.qr(torch.randn(size, len(singular)).double()).Q for size in shape)
+    features = ((left * singular) @ right.T).to(dtype).requires_grad_()
+    value = batch_spectral_penalization(features, torch.zeros(1, d, dtype=dtype))
+    value.backward()
+    largest = singular.max().item()
+    assert features.grad is not None
+    assert value.item() == pytest.approx(largest**2, rel=tolerance)
+    gradient = features.grad.double()
+    assert gradient.norm().item() == pytest.approx(2 * largest, rel=tolerance)
+    assert (gradient * features.detach()).sum().item() == pytest.approx(2 * largest**2, rel=tolerance)
+    if spectrum not in ("two alike", "all alike", "nothing"):
+        expected = 2 * largest * torch.outer(left[:, singular.argmax()], right[:, singular.argmax()])
+        torch.testing.assert_close(gradient, expected, rtol=0, atol=100 * tolerance * largest)
+
+
+def test_a_search_led_astray_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start at the second eigenvector, where the residual is nothing, is not taken for the first."""
+    monkeypatch.setattr(bsp, "_ritz_vector", lambda gram: torch.linalg.eigh(gram).eigenvectors[:, -2])
+    features = torch.randn(150, 200).double()
+    value = batch_spectral_penalization(features, features)
+    torch.testing.assert_close(value, reference(features, features, 1), rtol=1e-10, atol=0)
 
 
 def test_zero_features_give_zero() -> None:

@@ -38,12 +38,14 @@ class Distances:
         rule: ``"median"`` or ``"mean"`` of the distances between different rows, or a number in their place.
 
     Attributes:
+        tiles: the spans of rows and columns of the tiles of the upper triangle, row by row.
         rows: the centred and scaled features, in float64 where float32 would not do.
         size: what the features were divided by.
         bandwidth: in units of the rows; NaN if a feature is not finite.
     """
 
     def __init__(self, features: Tensor, rule: Rule) -> None:
+        self.tiles = _tiles(features.shape[0], TILE if features.device.type == "cpu" else ACCELERATOR_TILE)
         self._direct = False
         self.bandwidth = math.nan
         largest = self._centre(features)
@@ -68,12 +70,6 @@ class Distances:
             largest = float(self._norms.amax())
         return largest
 
-    def tiles(self) -> list[tuple[Span, Span]]:
-        """Return the tiles of the upper triangle, row by row."""
-        number, step = len(self.rows), TILE if self.rows.device.type == "cpu" else ACCELERATOR_TILE
-        spans = [(start, min(start + step, number)) for start in range(0, number, step)]
-        return [(rows, columns) for i, rows in enumerate(spans) for columns in spans[i:]]
-
     def tile(self, rows: Span, columns: Span) -> Tensor:
         """Return the distances between two spans of rows."""
         if (rows, columns) in self._kept:
@@ -97,14 +93,14 @@ class Distances:
 
     def _pairs(self) -> Tensor:
         """The distances of all pairs, or of many."""
-        if len(self.rows) > EXACT:
+        if self.rows.shape[0] > EXACT:
             return self._sample()
         parts = []
-        for rows, columns in self.tiles():
+        for rows, columns in self.tiles:
             self._kept[rows, columns] = tile = self.tile(rows, columns)
             parts.append(tile.flatten())
             if rows == columns:  # each pair once
-                parts[-1] = parts[-1].index_select(0, _above_diagonal(len(tile), tile.device))
+                parts[-1] = parts[-1].index_select(0, _above_diagonal(tile.shape[0], tile.device))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     def _sample(self) -> Tensor:
@@ -121,6 +117,11 @@ class Distances:
         norms = self._norms[:dealt].unflatten(0, (-1, hands)).T
         distances = torch.baddbmm(norms[1::2, None], rows[::2], rows[1::2].mT, alpha=-2)
         return distances.add_(norms[::2, :, None]).flatten()
+
+
+def _tiles(number: int, step: int) -> list[tuple[Span, Span]]:
+    spans = [(start, min(start + step, number)) for start in range(0, number, step)]
+    return [(rows, columns) for i, rows in enumerate(spans) for columns in spans[i:]]
 
 
 @functools.lru_cache(maxsize=4)  # a step of training has the sizes of the one before

@@ -14,8 +14,8 @@ The scales are powers of two, so each exponential is the square of the one befor
 and comes out of the same pass as the value. The bandwidth is a constant of the differentiation.
 
 The pass goes over the tiles of the upper triangle: one product gives the distances of a tile, one exponential and a few
-squarings in place the kernels, and two products with the augmented rows what the tile adds to the gradient of its rows
-and of its columns. Nothing of the size of all pairs is kept, and nothing at all for backward.
+squarings in place the kernels, and a product each what the tile adds to the gradient of its rows and of its columns.
+Nothing of the size of all pairs is kept, and nothing at all for backward.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from adaption._closed_form import ClosedForm
-from adaption._distances import Distances
+from adaption._distances import Distances, Span
 
 Bandwidth = str | float
 
@@ -129,25 +129,21 @@ def _sweep(
     share = num_kernels ** -len(factors)  # the kernels are summed, and averaged here
     rates = [2.0 ** -(num_kernels // 2) / factor.bandwidth for factor in factors]
     scales = [4 * share * rate / factor.size for rate, factor in zip(rates, factors, strict=True)]
-    pulls = [_Pull(factor.rows, scale) for factor, scale in zip(factors, scales, strict=True) if differentiate]
-    mixed = torch.zeros_like(w)
-    for rows, columns in factors[0].tiles():
-        i, j = slice(*rows), slice(*columns)
+    mixed = _Product(w)
+    pulls = [_Pull(factor.rows) for factor in factors if differentiate]
+    for rows, columns in factors[0].tiles:
         tiles = [
             _gaussians(factor.tile(rows, columns), rate, num_kernels, differentiate=differentiate)
             for factor, rate in zip(factors, rates, strict=True)
         ]
         kernels = [kernel.to(dtype) for kernel, _ in tiles]
-        product = functools.reduce(torch.mul, kernels)
-        mixed[i].addmm_(product, w[j], alpha=share)
-        if rows != columns:
-            mixed[j].addmm_(product.T, w[i], alpha=share)
+        mixed.add(functools.reduce(torch.mul, kernels), rows, columns)
         if differentiate:
-            pairs = torch.mm(w[i], w[j].T)
+            pairs = torch.mm(w[slice(*rows)], w[slice(*columns)].T)
             for index, (pull, (_, slope)) in enumerate(zip(pulls, tiles, strict=True)):
                 others = kernels[:index] + kernels[index + 1 :]
-                pull.add(functools.reduce(torch.mul, others, pairs * slope), i, j)
-    return mixed, [pull.total() for pull in pulls]
+                pull.add(functools.reduce(torch.mul, others, pairs * slope), rows, columns)
+    return mixed.total.mul_(share), [pull.total().mul_(scale) for pull, scale in zip(pulls, scales, strict=False)]
 
 
 def _gaussians(distances: Tensor, rate: float, num_kernels: int, *, differentiate: bool) -> tuple[Tensor, Tensor]:
@@ -169,21 +165,34 @@ def _gaussians(distances: Tensor, rate: float, num_kernels: int, *, differentiat
     return kernel, slope
 
 
-class _Pull:
-    """``scale * sum over j of F_ij (x_j - x_i)`` for a symmetric F, from the tiles of its upper triangle."""
+class _Product:
+    """A symmetric matrix, given tile by tile of its upper triangle, times some columns."""
 
-    def __init__(self, points: Tensor, scale: float) -> None:
-        self._points, self._scale = points, scale
-        self._towards = torch.zeros_like(points)
-        self._strength = torch.zeros_like(points[:, :1])
+    def __init__(self, columns: Tensor) -> None:
+        self._columns = columns
 
-    def add(self, force: Tensor, i: slice, j: slice) -> None:
-        force = force.to(self._points.dtype)
-        self._towards[i].addmm_(force, self._points[j], alpha=self._scale)
-        self._strength[i] += force.sum(1, keepdim=True)
+    def add(self, tile: Tensor, i: Span, j: Span) -> None:
+        tile = tile.to(self._columns.dtype)
+        if tile.shape[0] == self._columns.shape[0]:  # a small batch is one tile, and takes as long as the calls do
+            self.total = torch.mm(tile, self._columns)
+            return
+        if i == j and i[0] == 0:
+            self.total = torch.zeros_like(self._columns)
+        self.total[slice(*i)].addmm_(tile, self._columns[slice(*j)])
         if i != j:
-            self._towards[j].addmm_(force.T, self._points[i], alpha=self._scale)
-            self._strength[j] += force.sum(0).unsqueeze(1)
+            self.total[slice(*j)].addmm_(tile.T, self._columns[slice(*i)])
+
+
+class _Pull:
+    """``sum over j of F_ij (x_j - x_i)`` for a symmetric F, given tile by tile of its upper triangle."""
+
+    def __init__(self, points: Tensor) -> None:
+        self._points = points
+        self._towards, self._strength = _Product(points), _Product(torch.ones_like(points[:, :1]))
+
+    def add(self, force: Tensor, i: Span, j: Span) -> None:
+        self._towards.add(force, i, j)
+        self._strength.add(force, i, j)
 
     def total(self) -> Tensor:
-        return self._towards.addcmul_(self._strength, self._points, value=-self._scale)
+        return self._towards.total.addcmul_(self._strength.total, self._points, value=-1)

@@ -63,20 +63,19 @@ class ClosedForm:
             value: Tensor = self._opaque(list(tensors), needed, list(options))[0]
         else:
             evaluate = self._opaque if compiling else self._eager
-            value = _Value.apply(evaluate, self._gradient, needed, list(options), *tensors)[0]
+            value = _Value.apply((evaluate, self._gradient, needed, list(options)), *tensors)[0]
         return value
 
 
 class _Value(Function):
     @staticmethod
-    def forward(
-        evaluate: Evaluate, _gradient: Gradient, needed: list[bool], options: list[float], *tensors: Tensor
-    ) -> tuple[Tensor, ...]:
+    def forward(how: tuple[Evaluate, Gradient, list[bool], list[float]], *tensors: Tensor) -> tuple[Tensor, ...]:
+        evaluate, _, needed, options = how
         return tuple(evaluate(list(tensors), needed, options))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, ctx.gradient, ctx.needed, _, *tensors = inputs
+        (_, ctx.gradient, ctx.needed, _), *tensors = inputs
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*output[1:])
         ctx.save_for_backward(*output[1:], *(t for t, need in zip(tensors, ctx.needed, strict=True) if need))
@@ -88,12 +87,12 @@ class _Value(Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
         if outer[0] is None:
-            return (None,) * (4 + len(ctx.needed))
+            return (None,) * (1 + len(ctx.needed))
         saved = ctx.saved_tensors
         pairs = zip(saved[: len(saved) // 2], saved[len(saved) // 2 :], strict=True)
         once = functools.partial(_Once.apply, ctx.gradient) if torch.is_grad_enabled() else ctx.gradient
         gradients = [once(note, outer[0], tensor) for note, tensor in pairs]
-        return None, None, None, None, *(gradients.pop(0) if need else None for need in ctx.needed)
+        return None, *(gradients.pop(0) if need else None for need in ctx.needed)
 
 
 # `Function.apply` derives the signature at each call, which takes as long as three operations on a small batch.

@@ -74,12 +74,12 @@ class Distances:
         """Return the distances between two spans of rows."""
         if (rows, columns) in self._kept:
             return self._kept[rows, columns]
-        i, j = slice(*rows), slice(*columns)
+        left, right = part(self.rows, rows), part(self.rows, columns)
         if self._direct:
-            return _differences(self.rows[i], self.rows[j])
+            return _differences(left, right)
         # Rounding below 0 does no harm: it is small beside the bandwidth, or the distances are taken directly.
-        distances = torch.addmm(self._norms[j], self.rows[i], self.rows[j].T, alpha=-2)
-        return distances.add_(self._norms[i, None])
+        distances = torch.addmm(part(self._norms, columns), left, right.T, alpha=-2)
+        return distances.add_(part(self._norms, rows).unsqueeze(1))
 
     def _bandwidth(self, rule: Rule) -> float:
         if not isinstance(rule, str):
@@ -117,6 +117,11 @@ class Distances:
         norms = self._norms[:dealt].unflatten(0, (-1, hands)).T
         distances = torch.baddbmm(norms[1::2, None], rows[::2], rows[1::2].mT, alpha=-2)
         return distances.add_(norms[::2, :, None]).flatten()
+
+
+def part(tensor: Tensor, span: Span) -> Tensor:
+    """``tensor[start:stop]``, without a view of a whole."""
+    return tensor if span == (0, tensor.shape[0]) else tensor[slice(*span)]
 
 
 def _tiles(number: int, step: int) -> list[tuple[Span, Span]]:

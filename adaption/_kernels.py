@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from adaption._closed_form import ClosedForm
-from adaption._distances import Distances, Span
+from adaption._distances import Distances, Span, part
 
 Bandwidth = str | float
 
@@ -129,8 +129,8 @@ def _sweep(
     share = num_kernels ** -len(factors)  # the kernels are summed, and averaged here
     rates = [2.0 ** -(num_kernels // 2) / factor.bandwidth for factor in factors]
     scales = [4 * share * rate / factor.size for rate, factor in zip(rates, factors, strict=True)]
-    mixed = _Product(w)
-    pulls = [_Pull(factor.rows) for factor in factors if differentiate]
+    mixed = _Product(w, share)
+    pulls = [_Pull(factor.rows, scale) for factor, scale in zip(factors, scales, strict=True) if differentiate]
     for rows, columns in factors[0].tiles:
         tiles = [
             _gaussians(factor.tile(rows, columns), rate, num_kernels, differentiate=differentiate)
@@ -139,11 +139,11 @@ def _sweep(
         kernels = [kernel.to(dtype) for kernel, _ in tiles]
         mixed.add(functools.reduce(torch.mul, kernels), rows, columns)
         if differentiate:
-            pairs = torch.mm(w[slice(*rows)], w[slice(*columns)].T)
+            pairs = torch.mm(part(w, rows), part(w, columns).T)
             for index, (pull, (_, slope)) in enumerate(zip(pulls, tiles, strict=True)):
                 others = kernels[:index] + kernels[index + 1 :]
                 pull.add(functools.reduce(torch.mul, others, pairs * slope), rows, columns)
-    return mixed.total.mul_(share), [pull.total().mul_(scale) for pull, scale in zip(pulls, scales, strict=False)]
+    return mixed.total, [pull.total for pull in pulls]
 
 
 def _gaussians(distances: Tensor, rate: float, num_kernels: int, *, differentiate: bool) -> tuple[Tensor, Tensor]:
@@ -166,33 +166,26 @@ def _gaussians(distances: Tensor, rate: float, num_kernels: int, *, differentiat
 
 
 class _Product:
-    """A symmetric matrix, given tile by tile of its upper triangle, times some columns."""
+    """`scale` times a symmetric matrix, given tile by tile of its upper triangle, times some columns."""
 
-    def __init__(self, columns: Tensor) -> None:
-        self._columns = columns
+    def __init__(self, columns: Tensor, scale: float) -> None:
+        self._columns, self._scale = columns, scale
+        self.total = torch.empty_like(columns)
 
     def add(self, tile: Tensor, i: Span, j: Span) -> None:
-        tile = tile.to(self._columns.dtype)
-        if tile.shape[0] == self._columns.shape[0]:  # a small batch is one tile, and takes as long as the calls do
-            self.total = torch.mm(tile, self._columns)
-            return
-        if i == j and i[0] == 0:
-            self.total = torch.zeros_like(self._columns)
-        self.total[slice(*i)].addmm_(tile, self._columns[slice(*j)])
+        tile = tile.to(self.total.dtype)
+        first = i[0] == 0  # row by row, the tiles of the first row reach each span of the total first
+        part(self.total, j).addmm_(tile.T, part(self._columns, i), beta=0 if first else 1, alpha=self._scale)
         if i != j:
-            self.total[slice(*j)].addmm_(tile.T, self._columns[slice(*i)])
+            part(self.total, i).addmm_(tile, part(self._columns, j), alpha=self._scale)
 
 
-class _Pull:
-    """``sum over j of F_ij (x_j - x_i)`` for a symmetric F, given tile by tile of its upper triangle."""
+class _Pull(_Product):
+    """``scale * sum over j of F_ij (x_j - x_i)`` for a symmetric F, given in the same way."""
 
-    def __init__(self, points: Tensor) -> None:
-        self._points = points
-        self._towards, self._strength = _Product(points), _Product(torch.ones_like(points[:, :1]))
-
-    def add(self, force: Tensor, i: Span, j: Span) -> None:
-        self._towards.add(force, i, j)
-        self._strength.add(force, i, j)
-
-    def total(self) -> Tensor:
-        return self._towards.total.addcmul_(self._strength.total, self._points, value=-1)
+    def add(self, tile: Tensor, i: Span, j: Span) -> None:
+        tile = tile.to(self.total.dtype)
+        super().add(tile, i, j)
+        part(self.total, j).addcmul_(tile.sum(0).unsqueeze(1), part(self._columns, j), value=-self._scale)
+        if i != j:
+            part(self.total, i).addcmul_(tile.sum(1, keepdim=True), part(self._columns, i), value=-self._scale)

@@ -52,18 +52,18 @@ def cost(loss: str, library: str, n: int, d: int, seconds: float) -> dict[str, A
     return {"seconds": once, "memory": memory, "shims": list(dict.fromkeys(SHIMS))}
 
 
-def in_turn(ours: Step, other: Step, *, block: float = 0.05) -> Iterator[tuple[float, float]]:
+def in_turn(ours: Step, other: Step, *, number: int, block: float = 0.05) -> Iterator[tuple[float, float]]:
     """Pairs of times of the two, taken right after each other, in blocks long enough to be timed."""
     timers = [Timer("take()", globals={"take": take}, num_threads=torch.get_num_threads()) for take in (ours, other)]
     repeats = [max(1, round(block / timer.timeit(2).mean)) for timer in timers]
-    for _ in range(9):
+    for _ in range(number):
         first, second = (timer.timeit(repeat).mean for timer, repeat in zip(timers, repeats, strict=True))
         yield first, second
 
 
 def ratio(ours: Step, other: Step) -> float:
     """Ratio of the medians."""
-    first, second = zip(*in_turn(ours, other), strict=True)
+    first, second = zip(*in_turn(ours, other, number=25), strict=True)
     return float(statistics.median(first) / statistics.median(second))
 
 
@@ -95,7 +95,7 @@ def against_plain(n: int) -> float:
 
 def against_floor(n: int) -> float:
     batch = leaves(n, 256)
-    pairs = in_turn(step(functional.maximum_mean_discrepancy, *batch), lambda: floor(*batch))
+    pairs = in_turn(step(functional.maximum_mean_discrepancy, *batch), lambda: floor(*batch), number=9)
     return statistics.median(ours / other for ours, other in pairs)
 
 

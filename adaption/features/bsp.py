@@ -7,21 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.linalg import vector_norm
 
 from adaption import _checks
 from adaption._closed_form import ClosedForm
 from adaption._global_batch import GlobalBatchMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision
+from adaption._spectrum import gram_matrix, leading_vectors
 from adaption.features.mmd import check_pair
 
-# The lower triangle of a Gram matrix is computed in strips of so many rows at least.
-_STRIP = 64
-# Smaller matrices are decomposed in less time than their leading vector is searched for.
-_WORTH_SEARCHING = 128
-_LANCZOS_STEPS = 32
-_ATTEMPTS = 4
 # Between these bounds the fourth powers of the features are far from the limits of float32.
 _TINY, _HUGE = 1e-12, 1e12
 
@@ -72,15 +66,15 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
     (features,) = tensors
     wide = features.shape[0] <= features.shape[1]
     rows = features if wide else features.T
-    size, gram = 1.0, _gram(rows)
+    size, gram = 1.0, gram_matrix(rows)
     if not _TINY < float(gram.trace()) < _HUGE:
         size = float(rows.abs().amax()) or 1.0
         if not math.isfinite(size):
             nothing = [_like_factors(features, options).fill_(math.nan)] if needed[0] else []
             return [features.new_tensor(math.nan), *nothing]
         rows = rows / size
-        gram = _gram(rows)
-    vectors = _leading_vectors(gram, int(options[0]))
+        gram = gram_matrix(rows)
+    vectors = leading_vectors(gram, int(options[0]))
     images = rows.T @ vectors
     results = [images.square().sum() * size**2]
     if needed[0]:
@@ -97,79 +91,6 @@ def _gradient(factors: Tensor, outer: Tensor, features: Tensor) -> Tensor:
 def _like_factors(features: Tensor, options: list[float]) -> Tensor:
     number = min(int(options[0]), *features.shape)  # in this order the compiler learns least about the sizes
     return features.new_empty(sum(features.shape), number)
-
-
-def _gram(rows: Tensor) -> Tensor:
-    """``rows @ rows'``, of which little more than the lower triangle is multiplied."""
-    n = len(rows)
-    gram = rows.new_empty(n, n)
-    height = max(_STRIP, n // 8)
-    for first in range(0, n, height):
-        last = min(first + height, n)
-        torch.mm(rows[first:last], rows[:last].T, out=gram[first:last, :last])
-        gram[:first, first:last] = gram[first:last, :first].T
-    return gram
-
-
-def _leading_vectors(gram: Tensor, number: int) -> Tensor:
-    """Orthonormal vectors that span the `number` leading eigenvectors, as columns."""
-    if number == 1 and len(gram) > _WORTH_SEARCHING:
-        vector = _leading_vector(gram)
-        if vector is not None:
-            return vector[:, None]
-    # Without the shift, which moves no eigenvector, LAPACK underflows on dead features and fails.
-    gram = gram / (float(gram.trace()) or 1.0)
-    gram.diagonal().add_(1e-3)
-    vectors: Tensor = torch.linalg.eigh(gram).eigenvectors[:, -number:]
-    return vectors
-
-
-def _leading_vector(gram: Tensor) -> Tensor | None:
-    """The leading eigenvector, for a fraction of the time of all; none where the search is not sure of it.
-
-    An estimate comes with a residual, which some eigenvalue is no further away than. A Cholesky factorization of the
-    matrix shifted by that much exists only if no eigenvalue lies above. Solving with it then magnifies the leading
-    vector more than all others, so that the next residual is smaller by orders of magnitude. Of a multiple eigenvalue
-    comes out some vector of its space: what a subgradient needs.
-    """
-    n, eps = len(gram), torch.finfo(gram.dtype).eps
-    vector = _ritz_vector(gram)
-    for attempt in range(_ATTEMPTS):
-        image = gram @ vector
-        value = float(image.dot(vector))
-        residual = float(vector_norm(image - value * vector))
-        if attempt > 0 and residual <= n**0.5 * eps * value:
-            return vector
-        shifted = -gram
-        shifted.diagonal().add_(value + max(residual, n * eps * value))
-        factor, failed = torch.linalg.cholesky_ex(shifted)
-        if failed:
-            break
-        for _ in range(3):
-            solution = torch.cholesky_solve(vector[:, None], factor).squeeze(1)
-            vector = solution / vector_norm(solution)
-    return None
-
-
-def _ritz_vector(gram: Tensor) -> Tensor:
-    """What the method of Lanczos knows of the leading eigenvector after a few steps."""
-    noise = torch.arange(len(gram), dtype=gram.dtype, device=gram.device).square().cos()
-    basis, diagonal, beside = [noise / vector_norm(noise)], [], []
-    image = gram @ basis[0]
-    while True:
-        diagonal.append(float(image.dot(basis[-1])))
-        image = image.sub(basis[-1], alpha=diagonal[-1])
-        length = float(vector_norm(image))
-        if len(basis) == _LANCZOS_STEPS or length <= 1e-6 * diagonal[0]:
-            break
-        beside.append(length)
-        basis.append(image / length)
-        image = torch.addmv(basis[-2], gram, basis[-1], beta=-length)
-    tridiagonal = gram.new_tensor(diagonal).diag() + gram.new_tensor(beside).diag(-1)
-    mixture = torch.linalg.eigh(tridiagonal).eigenvectors[:, -1]
-    vector: Tensor = mixture @ torch.stack(basis)
-    vector /= vector_norm(vector)
-    return vector
 
 
 # For backward it keeps the factors of the gradient, which are smaller than the gradient.

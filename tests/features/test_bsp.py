@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaption.features import bsp
+from adaption import _spectrum
 from adaption.functional import batch_spectral_penalization
 
 
@@ -79,7 +79,7 @@ def test_large_batches_of_any_spectrum(
 
 def test_a_search_led_astray_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start at the second eigenvector, where the residual is nothing, is not taken for the first."""
-    monkeypatch.setattr(bsp, "_ritz_vector", lambda gram: torch.linalg.eigh(gram).eigenvectors[:, -2])
+    monkeypatch.setattr(_spectrum, "_ritz_vector", lambda gram: torch.linalg.eigh(gram).eigenvectors[:, -2])
     features = torch.randn(150, 200).double()
     value = batch_spectral_penalization(features, features)
     torch.testing.assert_close(value, reference(features, features, 1), rtol=1e-10, atol=0)

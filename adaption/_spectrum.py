@@ -68,7 +68,7 @@ def _leading_vector(gram: Tensor) -> Tensor | None:
 
 def _ritz_vector(gram: Tensor) -> Tensor:
     """What the method of Lanczos knows of the leading eigenvector after a few steps."""
-    noise = torch.arange(len(gram), dtype=gram.dtype, device=gram.device).square().cos()
+    noise = torch.arange(len(gram), dtype=gram.dtype, device=gram.device).square().cos()  # the same each time
     basis, diagonal, beside = [noise / vector_norm(noise)], [], []
     image = gram @ basis[0]
     while True:

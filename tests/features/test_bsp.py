@@ -77,6 +77,17 @@ def test_large_batches_of_any_spectrum(
         torch.testing.assert_close(gradient, expected, rtol=0, atol=100 * tolerance * largest)
 
 
+@pytest.mark.parametrize("rectified", [False, True])
+def test_the_search_seldom_fails(rectified: bool) -> None:
+    """Then all eigenvectors are computed: as right, and slower."""
+    found = 0
+    for _ in range(20):
+        features = torch.randn(150, 30) @ torch.randn(30, 200) if rectified else torch.randn(150, 200)
+        features = torch.relu(features) if rectified else features
+        found += _spectrum._leading_vector(_spectrum.gram_matrix(features)) is not None
+    assert found >= 18
+
+
 def test_a_search_led_astray_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start at the second eigenvector, where the residual is nothing, is not taken for the first."""
     monkeypatch.setattr(_spectrum, "_ritz_vector", lambda gram: torch.linalg.eigh(gram).eigenvectors[:, -2])

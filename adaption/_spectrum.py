@@ -11,7 +11,7 @@ _STRIP = 64
 # Smaller matrices are decomposed in less time than their leading vector is searched for.
 _WORTH_SEARCHING = 128
 _LANCZOS_STEPS = 32
-_ATTEMPTS = 4
+_ATTEMPTS = 6
 
 
 def gram_matrix(rows: Tensor) -> Tensor:
@@ -47,16 +47,16 @@ def _leading_vector(gram: Tensor) -> Tensor | None:
     vector more than all others, so that the next residual is smaller by orders of magnitude. Of a multiple eigenvalue
     comes out some vector of its space: what a subgradient needs.
     """
-    n, eps = len(gram), torch.finfo(gram.dtype).eps
     vector = _ritz_vector(gram)
     for attempt in range(_ATTEMPTS):
         image = gram @ vector
         value = float(image.dot(vector))
         residual = float(vector_norm(image - value * vector))
-        if attempt > 0 and residual <= n**0.5 * eps * value:
+        rounding = 8 * torch.finfo(gram.dtype).eps * value
+        if attempt > 0 and residual <= rounding:
             return vector
         shifted = -gram
-        shifted.diagonal().add_(value + max(residual, n * eps * value))
+        shifted.diagonal().add_(value + max(residual, 4 * rounding))
         factor, failed = torch.linalg.cholesky_ex(shifted)
         if failed:
             break

@@ -173,7 +173,6 @@ class _Product:
         self.total = torch.empty_like(columns)
 
     def add(self, tile: Tensor, i: Span, j: Span) -> None:
-        tile = tile.to(self.total.dtype)
         first = i[0] == 0  # row by row, the tiles of the first row reach each span of the total first
         part(self.total, j).addmm_(tile.T, part(self._columns, i), beta=0 if first else 1, alpha=self._scale)
         if i != j:
@@ -184,7 +183,7 @@ class _Pull(_Product):
     """``scale * sum over j of F_ij (x_j - x_i)`` for a symmetric F, given in the same way."""
 
     def add(self, tile: Tensor, i: Span, j: Span) -> None:
-        tile = tile.to(self.total.dtype)
+        tile = tile.to(self.total.dtype)  # one layer may be in float64, and another not
         super().add(tile, i, j)
         part(self.total, j).addcmul_(tile.sum(0).unsqueeze(1), part(self._columns, j), value=-self._scale)
         if i != j:

@@ -61,11 +61,10 @@ def test_large_batches_of_any_spectrum(
     shape: tuple[int, int], spectrum: str, dtype: torch.dtype, tolerance: float
 ) -> None:
     """The value is the square of the largest singular value, and the gradient twice a pair of its vectors times it."""
-    _, d = shape
     singular = SPECTRA[spectrum](torch.arange(float(min(shape)))).double()
     left, right = (torch.linalg.qr(torch.randn(size, len(singular)).double()).Q for size in shape)
     features = ((left * singular) @ right.T).to(dtype).requires_grad_()
-    value = batch_spectral_penalization(features, torch.zeros(1, d, dtype=dtype))
+    value = batch_spectral_penalization(features, torch.zeros(1, shape[1], dtype=dtype))
     value.backward()
     largest = singular.max().item()
     assert features.grad is not None

@@ -2,10 +2,51 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from adaption import _checks
+
+
+class _Reversal(torch.autograd.Function):
+    """Identity, also of infinities, whose derivative is minus the weight.
+
+    A formula such as ``x + w (x' - x)`` with x' = x has this derivative too, but infinity less infinity in it.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(features: Tensor, _: float | Tensor) -> Tensor:
+        return features.clone()  # of a view, a layer that works in place could not follow
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float | Tensor], output: Tensor) -> None:  # noqa: ARG004
+        weight = inputs[1]
+        ctx.weight = None if isinstance(weight, Tensor) else weight
+        if isinstance(weight, Tensor):
+            ctx.save_for_backward(weight)
+            ctx.save_for_forward(weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return _reversed(ctx, gradient), None
+
+
+class _ReversalOfTangents(_Reversal):
+    """The same for derivatives in forward mode, which the compiler cannot take."""
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, _: Tensor | None) -> Tensor:
+        return _reversed(ctx, tangent)
+
+
+def _reversed(ctx: Any, derivative: Tensor) -> Tensor:
+    weight = ctx.saved_tensors[0] if ctx.weight is None else ctx.weight
+    reversed_: Tensor = derivative * -weight
+    return reversed_
 
 
 def gradient_reversal(features: Tensor, grad_weight: float | Tensor = 1.0) -> Tensor:
@@ -13,8 +54,9 @@ def gradient_reversal(features: Tensor, grad_weight: float | Tensor = 1.0) -> Te
 
     .. math:: R(x) = x, \qquad \frac{\partial R}{\partial x} = -\lambda I
 
-    A schedule that changes :math:`\lambda` at every step under :func:`torch.compile` should hand it over as a tensor;
-    a new float would compile anew.
+    It holds for infinities too, and for second derivatives, forward mode and the transforms of ``torch.func``. A
+    schedule that changes :math:`\lambda` at every step under :func:`torch.compile` should hand it over as a tensor; a
+    new float would compile anew.
 
     Shapes:
         - `features`: any; output: the same
@@ -46,8 +88,9 @@ def gradient_reversal(features: Tensor, grad_weight: float | Tensor = 1.0) -> Te
         grad_weight = grad_weight.to(features.dtype)
     else:
         _checks.number("grad_weight", grad_weight)
-    # x + w (x' - x) is x to the bit where x' = x, and its derivative by x' is w: exact, and any transform may have it
-    return torch.lerp(features.detach(), features, -grad_weight)
+    function = _Reversal if torch.compiler.is_compiling() else _ReversalOfTangents
+    reversed_: Tensor = function.apply(features, grad_weight)
+    return reversed_
 
 
 class GradientReversalLayer(nn.Module):

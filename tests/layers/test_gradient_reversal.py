@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
 from adaption.functional import gradient_reversal
@@ -33,6 +34,45 @@ def test_second_derivatives_are_reversed_twice() -> None:
     (second,) = torch.autograd.grad(first, x)
     assert first.item() == -3 * 12
     assert second.item() == 3 * 3 * 12
+
+
+@pytest.mark.parametrize("weight", [0.5, torch.tensor(0.5)], ids=["number", "tensor"])
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_what_is_not_finite_passes_unchanged(weight: Any, compiled: bool) -> None:
+    torch._dynamo.reset()
+    reverse = torch.compile(gradient_reversal, fullgraph=True, backend="eager") if compiled else gradient_reversal
+    x = torch.tensor([1.0, math.inf, -math.inf, math.nan], requires_grad=True)
+    y = reverse(x, weight)
+    torch.testing.assert_close(y, x, rtol=0, atol=0, equal_nan=True)
+    y.backward(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    torch.testing.assert_close(x.grad, -0.5 * torch.tensor([1.0, 2.0, 3.0, 4.0]))
+
+
+@pytest.mark.parametrize("weight", [0.5, torch.tensor(0.5)], ids=["number", "tensor"])
+def test_every_transform_reverses(weight: Any) -> None:
+    def cubes(x: Tensor) -> Tensor:
+        return gradient_reversal(x, weight).pow(3).sum()
+
+    x, tangent = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, -1.0], [0.5, 2.0]])
+    reversed_ = -0.5 * 3 * x.square()
+    torch.testing.assert_close(torch.func.grad(cubes)(x), reversed_)
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(cubes))(x), reversed_)
+    torch.testing.assert_close(torch.func.jvp(cubes, (x,), (tangent,))[1], (reversed_ * tangent).sum())
+    torch.testing.assert_close(torch.func.vmap(torch.func.jacfwd(cubes))(x), reversed_)
+    torch.testing.assert_close(torch.func.hessian(cubes)(x[0]), torch.diag(0.25 * 6 * x[0]))
+
+
+def test_weights_of_their_own_in_a_batch() -> None:
+    weights, x = torch.tensor([0.5, 2.0]), torch.ones(2, 3)
+    gradients = torch.func.vmap(torch.func.grad(lambda x, w: gradient_reversal(x, w).sum()))(x, weights)
+    torch.testing.assert_close(gradients, -weights[:, None].expand(2, 3))
+
+
+def test_a_layer_that_works_in_place_may_follow() -> None:
+    x = torch.tensor([-1.0, 2.0], requires_grad=True)
+    torch.nn.ReLU(inplace=True)(GradientReversalLayer()(x)).sum().backward()
+    torch.testing.assert_close(x.grad, torch.tensor([0.0, -1.0]))
+    torch.testing.assert_close(x.detach(), torch.tensor([-1.0, 2.0]))
 
 
 @pytest.mark.parametrize("layer_class", WARM)

@@ -76,6 +76,15 @@ def oldest(session: nox.Session) -> None:
     session.run("pytest", "-n", str(os.cpu_count() or 1), *old, env={"OMP_NUM_THREADS": "1"})
 
 
+@nox.session
+def newest(session: nox.Session) -> None:
+    """Run the tests with the latest torchmetrics and Lightning that are released, also in a kept environment."""
+    tests = nox.project.dependency_groups(PROJECT, "tests")
+    session.install("--upgrade", TORCH, "torchmetrics", *tests, "-e", ".")
+    session.run("python", "-c", "import lightning, torchmetrics as t; print(lightning.__version__, t.__version__)")
+    session.run("pytest", "-n", str(os.cpu_count() or 1), env={"OMP_NUM_THREADS": "1"})
+
+
 def build_site(session: nox.Session) -> None:
     """Build the pages afresh, so that none is left of a page that is gone."""
     shutil.rmtree("docs/_build/html", ignore_errors=True)

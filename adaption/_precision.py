@@ -69,3 +69,13 @@ def log_probability(probabilities: Tensor) -> Tensor:
     the epoch in float64 are to agree.
     """
     return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
+
+
+def log_odds(logit: Tensor, others: Tensor) -> Tensor:
+    """``log(p / (1 - p))`` of the class with this logit ``(N, ..)``, against all others ``(N, C, ..)`` together.
+
+    The largest is taken off first: beside a large one, the logarithm of the sum would round away, from the value and
+    from the gradient, by how much nearly equal logits differ.
+    """
+    largest = others.detach().amax(1, keepdim=True)
+    return (logit - largest.squeeze(1)) - (others - largest).exp().sum(1).log()

@@ -79,6 +79,39 @@ def test_autocast_keeps_the_loss_in_float32(case: Case, device: str, dtype: torc
     assert_gradients_within(case, 64 * rounding, batch, exact)
 
 
+LOGITS = {
+    "CDAN+E": (0, 2),
+    "ADVENT source": (0,),
+    "ADVENT target": (0,),
+    "PADA": (0,),
+    "MDD": (1, 3),
+    "MDD weighted": (1, 3),
+    "MDD dense": (1, 3),
+    "MDD none": (1, 3),
+    "RegDA": (1,),
+    "OSBP": (0,),
+}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in LOGITS], ids=str)
+@pytest.mark.parametrize("size", [6e4, -6e4])
+def test_large_logits_keep_the_digits_in_which_they_differ(case: Case, size: float) -> None:
+    """What is added to all logits of a sample changes no probability, and so neither value nor gradient."""
+    plain = list(case.batch(8, 8))
+    for position in LOGITS[case.name]:
+        plain[position] = (64 * plain[position]).round() / 64  # so that float32 holds them exactly, moved or not
+    moved = list(plain)
+    for position in LOGITS[case.name]:
+        moved[position] = plain[position] + size
+    exact = with_gradient(case, cast(tuple(plain), torch.float64))
+    batch = with_gradient(case, tuple(moved))
+    value, expected = case.build()(*batch), case.build().double()(*exact)
+    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
+    value.sum().backward()
+    expected.sum().backward()
+    assert_gradients_within(case, 1e-5, batch, exact)
+
+
 @every_loss
 @pytest.mark.parametrize("device", [cuda])
 def test_a_device_gives_the_values_of_the_cpu(case: Case, device: str) -> None:

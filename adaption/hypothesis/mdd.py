@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from adaption import _checks, _reduction
 from adaption._metric import AdditiveMetric, Statistics
-from adaption._precision import full_precision
+from adaption._precision import full_precision, log_odds
 
 Disparity = Callable[[Tensor, Tensor], Tensor]
 
@@ -199,10 +199,10 @@ def _classifier_target_disparity(logits: Tensor, logits_adv: Tensor) -> Tensor:
 def _odds(logits: Tensor, logits_adv: Tensor) -> Tensor:
     """The adversarial logit of the main head's class against all other classes together: log(p / (1 - p))."""
     largest, labels = logits.detach().max(1, keepdim=True)
-    label = logits_adv.gather(1, labels)
-    others = logits_adv.scatter(1, labels, -torch.inf).logsumexp(1, keepdim=True)
+    # the smallest number and not minus infinity: where all others are that, the largest of them is to be finite
+    others = logits_adv.scatter(1, labels, torch.finfo(logits_adv.dtype).min)
     no_label = largest - largest  # 0, but NaN where the main head's logits are not finite: those have no largest
-    return (label - others + no_label).squeeze(1)
+    return log_odds((logits_adv.gather(1, labels) + no_label).squeeze(1), others)
 
 
 def regression_margin_disparity_discrepancy(

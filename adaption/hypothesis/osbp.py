@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from adaption import _checks, _reduction
 from adaption._metric import AdditiveMetric, Statistics
-from adaption._precision import full_precision
+from adaption._precision import full_precision, log_odds
 
 
 @full_precision
@@ -54,7 +54,7 @@ def _statistics(target_logits: Tensor, t: float) -> Statistics:
     _checks.number("t", t, at_least=0, at_most=1)
     _checks.matrix("target_logits", target_logits, "C + 1")
     _checks.logits("target_logits", target_logits)
-    odds = target_logits[:, -1] - target_logits[:, :-1].logsumexp(1)
+    odds = log_odds(target_logits[:, -1], target_logits[:, :-1])
     losses = F.binary_cross_entropy_with_logits(odds, torch.full_like(odds, t), reduction="none")
     return _reduction.statistics("mean", losses)
 

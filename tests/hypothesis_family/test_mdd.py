@@ -117,6 +117,16 @@ def test_an_improbable_label_keeps_its_digits() -> None:
     assert adv.grad[0, 0].item() == pytest.approx(-math.exp(-46), rel=1e-12)
 
 
+def test_no_other_class_is_possible() -> None:
+    """Where the mask of a task leaves one class, that class is certain."""
+    adv = torch.tensor([[1.0, -torch.inf, -torch.inf]], requires_grad=True)
+    main, certain = torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor([[-1e4, 0.0, 0.0]])
+    value = classification_margin_disparity_discrepancy(main, adv, main, certain)
+    value.backward()
+    assert value.item() == 0
+    torch.testing.assert_close(adv.grad, torch.zeros(1, 3))
+
+
 def test_two_equal_logits() -> None:
     zeros = torch.zeros(3, 2)
     value = classification_margin_disparity_discrepancy(zeros, zeros, zeros, zeros, margin=1.0)

@@ -23,6 +23,8 @@ from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
 from adaption import _checks
 from adaption._distributed import gather
+from adaption._precision import tensors_in
+from adaption._unmoved import Held, hold, put_back, recomputing
 
 # tensors, or Python numbers where the shapes alone tell the statistic
 Statistics = tuple[Any, ...]
@@ -57,6 +59,8 @@ class AdditiveMetric(Metric, ABC):
     num_ignored: Tensor
     _computed: Any
     _forward_cache: Any
+    _held: Held = []  # noqa: RUF012 - replaced, never changed
+    _known_shapes: list[torch.Size] | None = None
 
     def __init__(self, *, nan_strategy: str = "disable", **kwargs: Any) -> None:
         _checks.option("nan_strategy", nan_strategy, _NAN_STRATEGIES)
@@ -110,12 +114,44 @@ class AdditiveMetric(Metric, ABC):
         value is kept with its graph, which cannot be copied. None of it is needed here: `tests/test_upstream.py` holds
         both to the same laws.
         """
+        return cast("Tensor", self._guarded(self._step, args, kwargs))
+
+    def _step(self, *args: Any, **kwargs: Any) -> Tensor:
         statistics = self._statistics(*args, **kwargs)
         value = self._value(*statistics)
         self._accumulate(statistics, value)
         # detached, or no copy could be made; past Module.__setattr__, which costs as much as an addition
         self.__dict__["_forward_cache"] = value.detach()
         return value
+
+    def _guarded(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call, and leave the modules inside as they were where the batch is refused, left out or seen before.
+
+        Running statistics and schedules move before a value is known. Copies of them are made where a batch may be
+        refused: at each call if its value decides, else only for shapes other than those of the last call.
+        """
+        if self._is_synced:
+            msg = (
+                "the states must not be synced while a batch is added, but they are, and the batch would be lost. "
+                "Call `unsync()` first."
+            )
+            raise TorchMetricsUserError(msg)
+        if not self._modules or (torch.compiler.is_compiling() and self.nan_strategy == "disable"):
+            return call(*args, **kwargs)
+        again, shapes = recomputing(), [tensor.shape for tensor in tensors_in((*args, *kwargs.values()))]
+        known = shapes == self._known_shapes and self.nan_strategy == "disable" and not again
+        held = self.__dict__["_held"] = [] if known else hold(self.children())
+        try:
+            result = call(*args, **kwargs)
+        except BaseException:
+            put_back(held)
+            raise
+        finally:
+            self.__dict__["_held"] = []
+        if again:
+            put_back(held)
+        self.__dict__["_known_shapes"] = shapes
+        return result
 
     def compute(self) -> Tensor:
         """Return the loss over everything seen since the last `reset`, over all ranks; NaN before the first batch."""
@@ -126,7 +162,9 @@ class AdditiveMetric(Metric, ABC):
         return value.to(_sum_dtype(value.device))
 
     def _accumulate(self, statistics: Statistics, value: Tensor | None = None) -> None:
-        """Add a batch to the states: the last step of every call."""
+        """Add a batch to the states, once: the last step of every call."""
+        if recomputing():
+            return
         add = self._add
         if torch.compiler.is_compiling():
             keeps_samples = any(isinstance(default, list) for default in self._defaults.values())
@@ -137,17 +175,12 @@ class AdditiveMetric(Metric, ABC):
 
     def _add(self, statistics: Statistics, value: Tensor | None) -> None:
         """Change the states. The only place that does."""
-        if self._is_synced:
-            msg = (
-                "the states must not be synced while a batch is added, but they are, and the batch would be lost. "
-                "Call `unsync()` first."
-            )
-            raise TorchMetricsUserError(msg)
         states = self.__dict__
         with _outside_inference_mode(), torch.no_grad():
             changed = {"num_updates": self.num_updates + 1}
             if self.nan_strategy != "disable" and self._left_out(statistics, value):
                 changed["num_ignored"] = self.num_ignored + 1
+                put_back(self._held)
             else:
                 for name, statistic in zip(self._statistic_names, statistics, strict=True):
                     changed[name] = self._added(states[name], statistic)
@@ -200,7 +233,7 @@ class AdditiveMetric(Metric, ABC):
         @functools.wraps(update)
         def wrapped(*args: Any, **kwargs: Any) -> None:
             with torch.no_grad():
-                update(*args, **kwargs)
+                self._guarded(update, args, kwargs)
 
         return wrapped
 

@@ -20,7 +20,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        tensors = _tensors((*args, *kwargs.values()))
+        tensors = tensors_in((*args, *kwargs.values()))
         if any(tensor.dtype in _HALF for tensor in tensors):
             args = cast("Any", _at_least_float32(args))
             kwargs = cast("Any", {name: _at_least_float32(arg) for name, arg in kwargs.items()})
@@ -37,13 +37,14 @@ def _autocasts(device_type: str) -> bool:
     return device_type != "meta" and torch.is_autocast_enabled(device_type)  # for a meta tensor torch raises here
 
 
-def _tensors(args: Iterable[Any]) -> list[Tensor]:
+def tensors_in(args: Iterable[Any]) -> list[Tensor]:
+    """The tensors among some arguments, also those in lists and tuples."""
     found: list[Tensor] = []
     for arg in args:
         if isinstance(arg, Tensor):
             found.append(arg)
         elif isinstance(arg, (list, tuple)):
-            found += _tensors(arg)
+            found += tensors_in(arg)
     return found
 
 

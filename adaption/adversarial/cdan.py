@@ -139,8 +139,8 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
         features_dim: the `F` of the features, likewise.
         randomized_dim: number of random directions; the paper takes 1024.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``; see the function. The last keeps every value of the epoch.
-        grl: the gradient reversal, by default ``GradientReversalLayer(1.0)``. Pass a
-            :class:`adaption.layers.WarmStartGradientReversalLayer` for a schedule.
+        grl: the gradient reversal, by default ``GradientReversalLayer(1.0)``. For a schedule, pass a
+            :class:`adaption.layers.WarmStartGradientReversalLayer` with ``auto_step=True``, or call its `step`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

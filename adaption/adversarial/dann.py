@@ -112,8 +112,8 @@ class DomainAdversarialLoss(AdditiveMetric):
             ``(N, 1, H, W)``, such as :class:`adaption.layers.DomainDiscriminator`.
         reduction: ``"mean"``; ``"sum"``: half the sum over both domains; ``"none"``: half the sum of the losses of
             source sample i and target sample i. The last two need `n = m`, and the last keeps every value of the epoch.
-        grl: the gradient reversal, by default ``GradientReversalLayer(1.0)``. Pass a
-            :class:`adaption.layers.WarmStartGradientReversalLayer` for a schedule.
+        grl: the gradient reversal, by default ``GradientReversalLayer(1.0)``. For a schedule, pass a
+            :class:`adaption.layers.WarmStartGradientReversalLayer` with ``auto_step=True``, or call its `step`.
         kwargs: ``nan_strategy``, for a batch whose value is not finite: ``"disable"`` (the default, the epoch value
             becomes NaN), ``"error"``, or ``"warn"`` and ``"ignore"`` (the batch is left out of the epoch); and those of
             :class:`torchmetrics.Metric`.

@@ -6,8 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchmetrics.utilities import rank_zero_warn
 
 from adaption import _checks
+from adaption._unmoved import recomputing
+
+_MANY_CALLS = 100  # of a schedule that never moved, until it is said aloud
 
 
 class _Reversal(torch.autograd.Function):
@@ -143,12 +147,19 @@ class WarmStartGradientLayer(nn.Module):
     .. math:: \lambda_i = \mathrm{lo} + (\mathrm{hi} - \mathrm{lo})
               \Bigl(\frac{2}{1 + e^{-\alpha i / N}} - 1\Bigr)
 
-    with the step `i` and :math:`N` = `max_iters`. Early on, while the adversary is still untrained, its gradient is
-    noise; the warm start lets it through only as it becomes worth something. The papers use ``alpha=10`` in DANN
-    (then :math:`\lambda_N` is 0.9999) and ``alpha=1, hi=0.1`` in MDD (then it ends at 0.046).
+    with the step `i` and :math:`N` = `max_iters`. The bracket is :math:`\tanh(\alpha i / 2N)`, computed so in float32.
+    Early on, while the adversary is still untrained, its gradient is noise; the warm start lets it through only as it
+    becomes worth something. The papers use ``alpha=10`` in DANN (then :math:`\lambda_N` is 0.9999) and
+    ``alpha=1, hi=0.1`` in MDD (then it ends at 0.046).
 
     The step is a buffer: saved with the module, moved with it, and a resumed run continues exactly. It counts in
-    training mode only.
+    training mode only. A schedule that stands at its start after 100 calls in training warns once.
+
+    `auto_step` counts the calls of `forward`, which need not be the steps of the optimizer. Where gradients are
+    accumulated over `k` batches, give it `k` times the steps for `max_iters`, or call `step` after
+    ``optimizer.step()``. The latter is also right where one step calls the layer several times.
+    In the backward pass, where activation checkpointing calls it again, it does not step, and takes the coefficient of
+    its last call.
 
     Shapes:
         - input: any; output: the same
@@ -158,7 +169,8 @@ class WarmStartGradientLayer(nn.Module):
         lo: coefficient at the first step.
         hi: coefficient that is approached.
         max_iters: number of steps `N` that the rise is laid out for. It goes on beyond.
-        auto_step: whether every `forward` in training mode is a step. If not, call `step` once per training step.
+        auto_step: whether every `forward` in training mode is a step. If not, call `step` after each step of the
+            optimizer.
 
     Raises:
         TypeError: for anything but numbers.
@@ -183,6 +195,7 @@ class WarmStartGradientLayer(nn.Module):
 
     iteration: Tensor
     _sign = 1.0
+    _idle_calls: int | None = 0  # in training, before the first step
 
     def __init__(
         self,
@@ -206,21 +219,47 @@ class WarmStartGradientLayer(nn.Module):
 
     @property
     def coefficient(self) -> Tensor:
-        """The factor of the gradient at the present step, a scalar tensor."""
-        rise = 2 * torch.sigmoid(self.alpha * self.iteration / self.max_iters) - 1
+        """The factor of the gradient at the present step, a scalar tensor in float32."""
+        return self._at(self.iteration)
+
+    def _at(self, iteration: Tensor) -> Tensor:
+        # the quotient of integers would be taken in torch's default dtype, whose largest number may be 65,504
+        rise = torch.tanh(0.5 * self.alpha / self.max_iters * iteration.float())
         return self.lo + (self.hi - self.lo) * rise
 
     def step(self) -> None:
         """Go to the next step of the schedule; in eval mode it stands still."""
         if self.training:
             self.iteration += 1
+        if not torch.compiler.is_compiling():  # a compiled step would be compiled anew for each number
+            self.__dict__["_idle_calls"] = None
 
     def forward(self, features: Tensor) -> Tensor:
         """Return `features`."""
+        steps = self.auto_step and self.training
+        if steps and recomputing():
+            return gradient_reversal(features, -self._sign * self._at((self.iteration - 1).clamp(min=0)))
         scaled = gradient_reversal(features, -self._sign * self.coefficient)
-        if self.auto_step:
+        if steps:
             self.step()
+        elif self._idle_calls is not None and not torch.compiler.is_compiling():
+            self._count_idle_call(features)
         return scaled
+
+    def _count_idle_call(self, features: Tensor) -> None:
+        """Warn, once, of a schedule that nobody moves. On an accelerator it is not asked where it stands."""
+        if not (self.training and features.requires_grad and self.alpha * (self.hi - self.lo)):
+            return
+        calls = self.__dict__["_idle_calls"] = (self._idle_calls or 0) + 1
+        if calls < _MANY_CALLS:
+            return
+        self.__dict__["_idle_calls"] = None
+        if self.iteration.device.type != "cpu" or not bool(self.iteration):
+            rank_zero_warn(
+                f"{type(self).__name__} was called {calls} times in training without a step, so its coefficient stands "
+                f"at its start, {self.lo:g}. Pass `auto_step=True`, or call `step()` after each step of the optimizer.",
+                UserWarning,
+            )
 
     def extra_repr(self) -> str:
         """Return the settings."""
@@ -241,7 +280,8 @@ class WarmStartGradientReversalLayer(WarmStartGradientLayer):
         lo: coefficient at the first step.
         hi: coefficient that is approached.
         max_iters: number of steps that the rise is laid out for.
-        auto_step: whether every `forward` in training mode is a step. If not, call `step` once per training step.
+        auto_step: whether every `forward` in training mode is a step. If not, call `step` after each step of the
+            optimizer.
 
     Raises:
         TypeError: for anything but numbers.

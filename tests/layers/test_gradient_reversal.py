@@ -157,3 +157,80 @@ def test_bad_input() -> None:
 def test_repr_shows_the_settings() -> None:
     assert repr(GradientReversalLayer(0.5)) == "GradientReversalLayer(grad_weight=0.5)"
     assert "alpha=1.0, lo=0.0, hi=0.1, max_iters=7" in repr(WarmStartGradientLayer(hi=0.1, max_iters=7))
+
+
+@pytest.mark.parametrize("step", [1, 2, 5, 1000, 10**6, 3 * 10**6, 10**8])
+def test_first_steps_of_a_long_schedule_keep_their_digits(step: int) -> None:
+    layer = WarmStartGradientReversalLayer(max_iters=1_000_000)
+    layer.iteration.fill_(step)
+    assert layer.coefficient.item() == pytest.approx(math.tanh(step / 2e6), rel=3e-7)
+
+
+@pytest.mark.parametrize("layer_class", WARM)
+@pytest.mark.parametrize("default", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_schedules_do_not_depend_on_the_default_dtype(layer_class: Any, default: torch.dtype) -> None:
+    """In float16, 10 times step 6,600 is infinite."""
+    layer = layer_class(alpha=10.0, max_iters=100_000)
+    layer.iteration.fill_(6600)
+    expected = layer.coefficient
+    try:
+        torch.set_default_dtype(default)
+        torch.testing.assert_close(layer.coefficient, expected, rtol=0, atol=0)
+        x = torch.ones(2, dtype=torch.float32, requires_grad=True)
+        layer(x).sum().backward()
+        torch.testing.assert_close(x.grad, layer._sign * expected.expand(2), rtol=0, atol=0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def trained(layer: Any, calls: int) -> None:
+    for _ in range(calls):
+        layer(torch.ones(1, requires_grad=True))
+
+
+@pytest.mark.parametrize("layer_class", WARM)
+@pytest.mark.parametrize("lo", [0.0, 0.25])
+def test_a_schedule_that_never_moves_is_said_aloud_once(layer_class: Any, lo: float) -> None:
+    layer = layer_class(lo=lo)
+    trained(layer, 60)
+    layer.eval()
+    trained(layer, 60)
+    layer.train()
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(layer)))
+    trained(copied, 39)
+    message = f"{layer_class.__name__} was called 100 times in training without a step, .* its start, {lo:g}\\. Pass"
+    with pytest.warns(UserWarning, match=message):
+        trained(copied, 1)
+    trained(copied, 200)
+
+
+@pytest.mark.parametrize("layer_class", WARM)
+@pytest.mark.parametrize(
+    "arguments", [{"auto_step": True}, {"lo": 0.5, "hi": 0.5}, {"alpha": 0.0}], ids=["auto_step", "level", "flat"]
+)
+def test_schedules_that_move_or_have_nowhere_to_go_are_silent(layer_class: Any, arguments: dict[str, Any]) -> None:
+    trained(layer_class(**arguments), 150)
+
+
+@pytest.mark.parametrize("layer_class", WARM)
+def test_schedules_that_were_moved_are_silent(layer_class: Any) -> None:
+    """By hand after 90 batches, by a checkpoint, and where no gradient comes through anyway."""
+    accumulating, resumed, detached = layer_class(), layer_class(), layer_class()
+    for _ in range(2):
+        trained(accumulating, 90)
+        accumulating.step()
+    resumed.load_state_dict(accumulating.state_dict())
+    trained(resumed, 150)
+    for _ in range(150):
+        detached(torch.ones(1))
+
+
+def test_steps_of_the_optimizer_are_counted_by_hand() -> None:
+    """Gradients of four batches are accumulated: `auto_step` counts each of them."""
+    by_hand, by_itself = WarmStartGradientReversalLayer(), WarmStartGradientReversalLayer(auto_step=True)
+    for index in range(12):
+        trained(by_hand, 1)
+        trained(by_itself, 1)
+        if (index + 1) % 4 == 0:
+            by_hand.step()
+    assert (int(by_hand.iteration), int(by_itself.iteration)) == (3, 12)

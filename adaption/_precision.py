@@ -12,7 +12,7 @@ from torch import Tensor, nn
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_HALF = (torch.float16, torch.bfloat16)
+HALF = (torch.float16, torch.bfloat16)
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
@@ -21,7 +21,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         tensors = tensors_in((*args, *kwargs.values()))
-        if any(tensor.dtype in _HALF for tensor in tensors):
+        if any(tensor.dtype in HALF for tensor in tensors):
             args = cast("Any", _at_least_float32(args))
             kwargs = cast("Any", {name: _at_least_float32(arg) for name, arg in kwargs.items()})
         device_type = tensors[0].device.type if tensors else "cpu"
@@ -50,7 +50,7 @@ def tensors_in(args: Iterable[Any]) -> list[Tensor]:
 
 def _at_least_float32(arg: Any) -> Any:
     if isinstance(arg, Tensor):
-        return arg.float() if arg.dtype in _HALF else arg
+        return arg.float() if arg.dtype in HALF else arg
     return type(arg)(map(_at_least_float32, arg)) if type(arg) in (list, tuple) else arg
 
 

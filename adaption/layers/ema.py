@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.nn.parameter import is_lazy
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from adaption import _checks
+from adaption._precision import HALF
+from adaption.layers import _parametrised
 
 
-class EmaTeacher(AveragedModel):
+class EmaTeacher(nn.Module):
     r"""A copy of a model whose weights follow those of the model as an exponential moving average.
 
     .. math:: \theta'_t = \alpha_t \theta'_{t-1} + (1 - \alpha_t) \theta_t, \qquad
@@ -21,10 +26,14 @@ class EmaTeacher(AveragedModel):
     every step of the optimizer. With warm-up the first :math:`1 / (1 - \alpha)` steps are a plain mean, so that the
     random start is forgotten early.
 
-    The teacher gives no gradient and keeps none of the model's graph. It is a
-    :class:`torch.optim.swa_utils.AveragedModel` that averages from the first update on, where that class copies; the
-    number of updates and the weights are in ``state_dict``. The model it follows is not part of it, and may hold a
-    metric.
+    The teacher gives no gradient and keeps none of the model's graph. The number of updates, `n_averaged`, and the
+    weights are in ``state_dict``. The model it follows is not part of it, and may hold a metric.
+
+    Of weights in float16 and bfloat16 the average is kept in float32, also after ``.to(dtype)``: such a step is smaller
+    than what a weight in half precision can move by. `module`, the network that predicts, holds its rounded values.
+    Weights that a parametrisation computes are computed from averages: with weight normalisation their length is the
+    average length, and with spectral normalisation, of which each `update` takes one step on the teacher's own weights,
+    their norm is 1. Masks of pruned weights are copied.
 
     Shapes:
         - input and output: those of the model
@@ -41,7 +50,8 @@ class EmaTeacher(AveragedModel):
 
     Raises:
         TypeError: if `alpha` is no number, `train_mode` or `warm_up` no bool, or the model no Module.
-        ValueError: if `alpha` is not in 0 to 1, or `buffers` unknown.
+        ValueError: if `alpha` is not in 0 to 1, `buffers` unknown, or the model lazy and without its weights yet; in
+            `update`, if weights or buffers of the model are new, gone, or of another shape.
 
     References:
         G. French, M. Mackiewicz, M. Fisher: Self-ensembling for visual domain adaptation. ICLR 2018.
@@ -61,6 +71,8 @@ class EmaTeacher(AveragedModel):
         tensor([[0.1000]])
     """
 
+    n_averaged: Tensor
+
     def __init__(
         self,
         model: nn.Module,
@@ -77,38 +89,118 @@ class EmaTeacher(AveragedModel):
         _checks.option("buffers", buffers, ("average", "copy"))
         _checks.flag("train_mode", train_mode)
         _checks.flag("warm_up", warm_up)
-        super().__init__(model, multi_avg_fn=self._average, use_buffers=buffers == "average")
+        lazy = [name for name, tensor in (*model.named_parameters(), *model.named_buffers()) if is_lazy(tensor)]
+        if lazy:
+            msg = f"`model` must know the shapes of its weights, but {lazy} are lazy. Pass a batch through it first."
+            raise ValueError(msg)
+        super().__init__()
         self.alpha = alpha
+        self.use_buffers = buffers == "average"
         self.train_mode = train_mode
         self.warm_up = warm_up
+        self.module = _parametrised.copied(model)
         self._student = (model,)  # in a tuple the model is no submodule: it is not saved or moved with its teacher
-        self.n_averaged += 1  # the copy counts as the first of the average; at 0 an update would copy once more
+        self._computing = _parametrised.computing(self.module)
+        self._own = _parametrised.vectors(self.module)
+        self._averaged = {name: f"average/{name.replace('.', '/')}" for name in self._names_of_averages()}
+        self.register_buffer("n_averaged", torch.tensor(1))  # the copy is the first of the average
+        self._keep_averages(self._averages(_parametrised.tensors(self.module)))
         self.requires_grad_(requires_grad=False)
         self.train(model.training)
 
+    @torch.no_grad()
     def update(self) -> None:
         """Move the teacher's weights towards the student's; call it after every step of the optimizer."""
-        with torch.no_grad():
-            self.update_parameters(self._student[0])
+        mine, its = _parametrised.tensors(self.module), _parametrised.tensors(self._student[0])
+        _check_unchanged(mine, its)
+        averages = self._averages(mine)
+        pairs = defaultdict(list)
+        for name, average in averages.items():
+            pairs[average.device, average.dtype].append((average, its[name].to(average)))
+        for group in pairs.values():
+            self._average(*zip(*group, strict=True))
+        for name in mine.keys() - averages.keys() - self._own:
+            mine[name].copy_(its[name])
+        for name, average in averages.items():
+            if average.dtype != mine[name].dtype:
+                mine[name].copy_(average)
+        self.n_averaged += 1
+        _parametrised.renew(self._computing)
+
+    def _average(self, averages: tuple[Tensor, ...], current: tuple[Tensor, ...]) -> None:
+        if not self.warm_up:
+            average = get_ema_multi_avg_fn(self.alpha)
+            average(list(averages), list(current), self.n_averaged)
+            return
+        # as a tensor: to read the count, the host would have to wait for an accelerator
+        share = (self.n_averaged + 1).to(averages[0].dtype).reciprocal().clamp(min=1 - self.alpha)
+        for mine, its in zip(averages, current, strict=True):
+            mine.lerp_(its, share.to(mine.device))
+
+    def _names_of_averages(self) -> set[str]:
+        others = self._own | _parametrised.settings(self.module)
+        if not self.use_buffers:
+            others |= {name for name, _ in self.module.named_buffers()}
+        tensors = _parametrised.tensors(self.module).items()
+        return {name for name, t in tensors if name not in others and (t.is_floating_point() or t.is_complex())}
+
+    def _averages(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Those `tensors` of `module` that are averages, or what is kept beside it of those in half precision."""
+        kept = {name: self._buffers.get(key) for name, key in self._averaged.items()}
+        return {name: tensors[name] if average is None else average for name, average in kept.items()}
+
+    @torch.no_grad()
+    def _keep_averages(self, before: dict[str, Tensor]) -> None:
+        """Keep beside `module` in float32 what it has in half precision, and nothing else."""
+        tensors = _parametrised.tensors(self.module)
+        for name, key in self._averaged.items():
+            tensor, kept = tensors[name], self._buffers.get(key)
+            exact = tensor if before[name].is_meta else before[name]
+            if tensor.dtype not in HALF:
+                if kept is not None:
+                    tensor.copy_(exact)
+                    del self._buffers[key]
+            elif kept is None or kept.dtype in HALF:  # else it has moved with the rest
+                self.register_buffer(key, exact.to(tensor.device, torch.float32, copy=True))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the teacher says, without a gradient."""
         with torch.no_grad():
-            return super().forward(*args, **kwargs)
+            return self.module(*args, **kwargs)
 
     def train(self, mode: bool = True) -> EmaTeacher:  # noqa: FBT001, FBT002 - the signature of nn.Module
         """Follow `mode` with ``train_mode=True``, else stay in eval mode."""
         return super().train(mode and self.train_mode)
 
-    def _average(self, averaged: Any, current: Any, number: Tensor | int) -> None:
-        if not (averaged[0].is_floating_point() or averaged[0].is_complex()):
-            for mine, its in zip(averaged, current, strict=True):
-                mine.copy_(its)
-            return
-        alpha = min(self.alpha, 1 - 1 / (int(number) + 1)) if self.warm_up else self.alpha
-        get_ema_multi_avg_fn(alpha)(averaged, current, number)
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:  # noqa: FBT001, FBT002
+        """Move and cast with the module, but the averages to float32 at least."""
+        before = self._averages({name: tensor.data for name, tensor in _parametrised.tensors(self.module).items()})
+        super()._apply(fn, recurse)
+        self._keep_averages(before)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take the averages also from a teacher in another precision."""
+        for name, key in self._averaged.items():
+            average, tensor = prefix + key, f"{prefix}module.{name}"
+            if key not in self._buffers and average in state_dict:
+                state_dict[tensor] = state_dict.pop(average)
+            elif key in self._buffers and tensor in state_dict:
+                state_dict.setdefault(average, state_dict[tensor])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """Return the settings."""
         buffers = "average" if self.use_buffers else "copy"
         return f"alpha={self.alpha}, {buffers=}, train_mode={self.train_mode}, warm_up={self.warm_up}"
+
+
+def _check_unchanged(mine: dict[str, Tensor], its: dict[str, Tensor]) -> None:
+    changed = mine.keys() ^ its.keys()
+    changed |= {name for name in mine.keys() - changed if mine[name].shape != its[name].shape}
+    if changed:
+        msg = (
+            "`model` must have the weights and buffers that it had when its teacher was built, but these are new, gone "
+            f"or of another shape: {sorted(changed)}. Build the teacher when the student is complete."
+        )
+        raise ValueError(msg)

@@ -165,6 +165,183 @@ def test_teaches_a_network_with_two_heads() -> None:
     assert teacher.module.grl.iteration == 1  # a count is copied, not averaged
 
 
+HALVES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+
+
+@HALVES
+@pytest.mark.parametrize("warm_up", [False, True])
+def test_of_half_precision_the_average_is_kept_in_float32(dtype: torch.dtype, warm_up: bool) -> None:
+    """A step of a thousandth is less than such a weight can move by: it would stand still for good."""
+    student = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).to(dtype)
+    exact = copy.deepcopy(student).double()
+    teachers: list[Any] = [EmaTeacher(model, 0.999, warm_up=warm_up) for model in (student, exact)]
+    for _ in range(300):
+        for parameter, twin in zip(student.parameters(), exact.parameters(), strict=True):
+            parameter.data += torch.full_like(parameter, 0.01)
+            twin.data.copy_(parameter)
+        for teacher in teachers:
+            teacher.update()
+    teacher, expected = teachers
+    torch.testing.assert_close(list(teacher.module.parameters()), list(expected.module.to(dtype).parameters()))
+    assert teacher.module[1].running_mean.dtype == dtype
+    assert teacher(torch.randn(4, 3, dtype=dtype)).dtype == dtype
+
+
+def steps(teacher: EmaTeacher, student: nn.Module, seed: int = 0) -> None:
+    torch.manual_seed(seed)
+    for _ in range(20):
+        move(student)
+        teacher.update()
+
+
+@HALVES
+def test_a_cast_teacher_keeps_its_averages(dtype: torch.dtype) -> None:
+    student = normalised()
+    plain: Any = EmaTeacher(student, 0.99)
+    cast: Any = copy.deepcopy(plain)
+    cast._student = plain._student
+    cast.to(dtype)
+    assert {tensor.dtype for tensor in cast.module.parameters()} == {dtype}
+    for _ in range(20):
+        move(student)
+        plain.update()
+        cast.update()
+    cast.cpu()
+    torch.testing.assert_close(list(cast.module.parameters()), [p.to(dtype) for p in plain.module.parameters()])
+    cast.float()
+    torch.testing.assert_close(cast.state_dict(), plain.state_dict())
+
+
+@HALVES
+def test_a_resumed_run_in_half_precision_continues_exactly(dtype: torch.dtype) -> None:
+    student = normalised().to(dtype)
+    teacher = EmaTeacher(student, 0.99)
+    steps(teacher, student)
+    resumed = EmaTeacher(student, 0.99)
+    resumed.load_state_dict(teacher.state_dict())
+    copied = copy.deepcopy(teacher)
+    copied._student = teacher._student
+    for one in (teacher, resumed, copied):
+        torch.manual_seed(1)
+        one.update()
+        torch.testing.assert_close(one.state_dict(), teacher.state_dict(), rtol=0, atol=0)
+
+
+@HALVES
+def test_a_checkpoint_loads_in_another_precision(dtype: torch.dtype) -> None:
+    plain, half = normalised(), normalised().to(dtype)
+    teacher, half_teacher = EmaTeacher(plain, 0.9), EmaTeacher(half, 0.9)
+    steps(teacher, plain)
+    half_teacher.load_state_dict(teacher.state_dict())
+    torch.testing.assert_close(half_teacher.float().state_dict(), teacher.state_dict())
+    half_teacher = EmaTeacher(half, 0.9)
+    steps(half_teacher, half)
+    teacher.load_state_dict(half_teacher.state_dict())
+    torch.testing.assert_close(half_teacher.float().state_dict(), teacher.state_dict())
+
+
+@HALVES
+def test_a_teacher_without_data_is_filled_by_a_checkpoint(dtype: torch.dtype) -> None:
+    student = normalised().to(dtype)
+    teacher, empty = EmaTeacher(student, 0.9), EmaTeacher(student, 0.9).to("meta").to_empty(device="cpu")
+    steps(teacher, student)
+    empty.load_state_dict(teacher.state_dict())
+    torch.testing.assert_close(empty.state_dict(), teacher.state_dict())
+
+
+def norm_of(weight: Tensor) -> float:
+    return float(torch.linalg.matrix_norm(weight.detach(), 2))
+
+
+SPECTRAL: dict[str, Any] = {
+    "new": nn.utils.parametrizations.spectral_norm,
+    "old": nn.utils.spectral_norm,
+}
+WEIGHT: dict[str, Any] = {
+    "new": nn.utils.parametrizations.weight_norm,
+    "old": nn.utils.weight_norm,
+}
+old_or_new = pytest.mark.parametrize("style", ["new", "old"])
+deprecated = pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated:FutureWarning")
+
+
+@old_or_new
+@pytest.mark.parametrize("buffers", ["average", "copy"])
+@pytest.mark.parametrize("alpha", [0.0, 0.9, 0.99])
+def test_spectral_normalisation_of_the_teacher_holds(style: str, buffers: str, alpha: float) -> None:
+    student = nn.Sequential(SPECTRAL[style](nn.Linear(8, 8)), nn.ReLU(), SPECTRAL[style](nn.Conv1d(1, 3, 2)))
+    student[0](torch.randn(2, 8)).sum().backward()  # the older function leaves a weight with a graph behind
+    teacher: Any = EmaTeacher(student, alpha, buffers=buffers)
+    for _ in range(100):
+        move(student)
+        student[0](torch.randn(2, 8))
+        teacher.update()
+    for module in (teacher.module[0], teacher.module[2]):
+        assert norm_of(module.weight.flatten(1)) == pytest.approx(1, abs=0.05)
+    assert not any(module.training for module in teacher.modules())
+
+
+@deprecated
+@old_or_new
+def test_weight_normalisation_has_the_average_length(style: str) -> None:
+    student = nn.Sequential(WEIGHT[style](nn.Linear(4, 3)).double())
+    lengths, directions = [parameter for parameter in student.parameters() if parameter.numel() in {3, 12}][-2:]
+    teacher: Any = EmaTeacher(student, 0.5)
+    length, direction = lengths.detach().clone(), directions.detach().clone()
+    for _ in range(5):
+        move(student)
+        teacher.update()
+        length, direction = (length + lengths.detach()) / 2, (direction + directions.detach()) / 2
+    weight = teacher.module[0].weight.detach()
+    torch.testing.assert_close(weight, length * nn.functional.normalize(direction, dim=1))
+
+
+def test_an_orthogonal_weight_stays_orthogonal() -> None:
+    student = nn.utils.parametrizations.orthogonal(nn.Linear(4, 4).double())
+    teacher: Any = EmaTeacher(student, 0.9)
+    for _ in range(10):
+        move(student)
+        teacher.update()
+    torch.testing.assert_close(teacher.module.weight @ teacher.module.weight.T, torch.eye(4, dtype=torch.float64))
+
+
+def test_pruned_weights_stay_pruned() -> None:
+    from torch.nn.utils import prune
+
+    student = nn.Linear(4, 4)
+    prune.l1_unstructured(student, "weight", amount=4)
+    teacher: Any = EmaTeacher(student, 0.9)
+    prune.l1_unstructured(student, "weight", amount=4)
+    teacher.update()
+    assert int((teacher.module.weight == 0).sum()) == 8
+    torch.testing.assert_close(teacher.module.weight_mask, student.weight_mask)
+
+
+@pytest.mark.parametrize("tensor", [nn.Parameter(torch.ones(2)), torch.ones(2)], ids=["parameter", "buffer"])
+def test_a_changed_student_is_refused(tensor: Tensor) -> None:
+    student = normalised()
+    teacher: Any = EmaTeacher(student, 0.9)
+    before = copy.deepcopy(teacher.state_dict())
+    move(student)
+    added, shrunk = copy.deepcopy(student), copy.deepcopy(student)
+    register: Any = added.register_parameter if isinstance(tensor, nn.Parameter) else added.register_buffer
+    register("scale", tensor)
+    shrunk[3] = nn.Linear(4, 1)
+    for changed, names in ((added, r"\['scale'\]"), (shrunk, r"\['3.bias', '3.weight'\]"), (student[:3], "'3.bias'")):
+        teacher._student = (changed,)
+        with pytest.raises(ValueError, match=f"`model` must have the weights and buffers that it had.*{names}"):
+            teacher.update()
+        torch.testing.assert_close(teacher.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_lazy_student_is_asked_for_a_batch_first() -> None:
+    student = nn.Sequential(nn.LazyLinear(3), nn.LazyBatchNorm1d())
+    with pytest.raises(ValueError, match=r"`model` must know the shapes of its weights, but \['0.weight', '0.bias'"):
+        EmaTeacher(student, 0.9)
+    student(torch.randn(4, 2))
+    assert EmaTeacher(student, 0.9)(torch.randn(4, 2)).shape == (4, 3)
+
+
 def test_errors() -> None:
     student = nn.Linear(3, 2)
     for alpha in (-0.1, 1.1, float("nan")):

@@ -7,7 +7,6 @@ opaque operator, `torch.func.grad` works, and what is not offered (second deriva
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -88,10 +87,8 @@ class _Value(Function):
     def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
         if outer[0] is None:
             return (None,) * (1 + len(ctx.needed))
-        saved = ctx.saved_tensors
-        pairs = zip(saved[: len(saved) // 2], saved[len(saved) // 2 :], strict=True)
-        once = functools.partial(_Once.apply, ctx.gradient) if torch.is_grad_enabled() else ctx.gradient
-        gradients = [once(note, outer[0], tensor) for note, tensor in pairs]
+        once = _Once.apply if torch.is_grad_enabled() else _Once.forward
+        gradients = list(once(ctx.gradient, outer[0], *ctx.saved_tensors))
         return None, *(gradients.pop(0) if need else None for need in ctx.needed)
 
 
@@ -100,14 +97,16 @@ _Value.forward.__signature__ = inspect.signature(_Value.forward)  # type: ignore
 
 
 class _Once(Function):
-    """A gradient that stays tied to the tensor, so that second derivatives raise instead of missing a term."""
+    """All gradients, tied to all tensors, so that second derivatives raise instead of missing a term."""
 
     @staticmethod
-    def forward(gradient: Gradient, note: Tensor, outer: Tensor, tensor: Tensor) -> Tensor:
-        return gradient(note, outer, tensor)
+    def forward(gradient: Gradient, outer: Tensor, *notes_and_tensors: Tensor) -> tuple[Tensor, ...]:
+        half = len(notes_and_tensors) // 2
+        pairs = zip(notes_and_tensors[:half], notes_and_tensors[half:], strict=True)
+        return tuple(gradient(note, outer, tensor) for note, tensor in pairs)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         pass
 
     @staticmethod

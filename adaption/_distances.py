@@ -1,33 +1,44 @@
 r"""Squared distances between the rows of a matrix, tile by tile, and the bandwidth they suggest.
 
 With the rows moved to their mean, :math:`D_{ij} = |x_i|^2 + |x_j|^2 - 2 x_i^\top x_j` is one matrix product. The tiles
-of its upper triangle are kept while the exact median needs them all, and made anew at each use beyond.
+of its upper triangle are kept between the median and the kernels where there are few, and made anew beyond.
+
+The bandwidth `b` follows its rule, so it moves with the rows. The median is the distance of one pair (p, q), the mean
+is that of all:
+
+.. math:: \nabla_{x_p} b = 2 (x_p - x_q) = -\nabla_{x_q} b, \qquad
+          \nabla_{x_i} b = \frac4{N - 1} \Bigl(x_i - \frac1N \sum_j x_j\Bigr).
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from adaption._median import lower_median
+from adaption._median import Place, lower_median
 
 Rule = str | float
 Span = tuple[int, int]
 
-# The median is exact up to so many rows, and taken over about so many pairs beyond.
-EXACT = 2048
-PAIRS = 2**20
+# Up to so many rows the tiles are kept from the median to the kernels.
+FEW = 4096
+# A pilot for the median takes so many of the distances that are kept, or the distances of each row to so many others.
+_PILOT, _PARTNERS = 4096, 16
+# Up to so many values partitioning all of them is at least as fast as a pilot.
+_PARTITION = 2**15
 # Two dozen passes over a tile of half a megabyte stay in the cache. Accelerators want longer launches.
 TILE = 384
 ACCELERATOR_TILE = 2048
-# |x|^2 + |y|^2 - 2xy loses the digits by which the bandwidth is smaller than the largest |x|^2. Beyond this ratio the
-# distances are taken from the differences themselves, in float64.
-_SAFE_RATIO = 1 / 32
-# Between these bounds squared norms are far from the limits of float32, and the features are left in their own units.
+# |x|^2 + |y|^2 - 2xy loses the digits by which the bandwidth is smaller than the largest |x|^2. Below this ratio, or
+# the second one for that of the narrowest kernel, the distances are taken from the differences themselves, in float64.
+_SAFE_RATIO, _SAFE_NARROW_RATIO = 1 / 32, 1 / 512
+# Between these bounds squared norms are far from the limits of float32, and between the others from those of float64.
 _TINY, _HUGE = 1e-20, 1e20
+_TINIEST, _HUGEST = 1e-100, 1e100
 
 
 class Distances:
@@ -36,87 +47,124 @@ class Distances:
     Args:
         features: shape ``(N, d)``, with at least two rows.
         rule: ``"median"`` or ``"mean"`` of the distances between different rows, or a number in their place.
+        narrowest: the narrowest scale on which the distances will be looked at, in bandwidths.
 
     Attributes:
         tiles: the spans of rows and columns of the tiles of the upper triangle, row by row.
-        rows: the centred and scaled features, in float64 where float32 would not do.
+        rows: the centred features, in float64 where float32 would not do, there also scaled.
         size: what the features were divided by.
         bandwidth: in units of the rows; NaN if a feature is not finite.
+        moves: whether the bandwidth depends on the rows.
+        exact: whether the distances come from differences, so that only equal rows have distance 0.
     """
 
-    def __init__(self, features: Tensor, rule: Rule) -> None:
+    def __init__(self, features: Tensor, rule: Rule, narrowest: float = 1.0) -> None:
         self.tiles = _tiles(features.shape[0], TILE if features.device.type == "cpu" else ACCELERATOR_TILE)
-        self._direct = False
-        self.bandwidth = math.nan
-        largest = self._centre(features)
-        if math.isfinite(largest):
-            self.bandwidth = self._bandwidth(rule)
-            if self.bandwidth < largest * _SAFE_RATIO:
-                self._direct = True
-                self._centre(features.double())
-                self.bandwidth = self._bandwidth(rule)
-
-    def _centre(self, features: Tensor) -> float:
-        """Move the features to their mean, where products cancel least, and return their largest squared norm."""
+        self.size = 1.0
+        self._rule = rule
+        self.moves = isinstance(rule, str)
+        self.exact = False
         self._kept: dict[tuple[Span, Span], Tensor] = {}
         rows = features - features[0]  # first, for equal rows to end at 0 exactly
         self.rows = rows.sub_(rows.mean(0))
-        self.size = 1.0
         self._norms = self.rows.square().sum(1)
         largest = float(self._norms.amax())
-        if not _TINY < largest < _HUGE:
-            self.size = float(self.rows.abs().amax()) or 1.0
-            self._norms = self.rows.div_(self.size).square().sum(1)
-            largest = float(self._norms.amax())
-        return largest
+        safe = largest * max(_SAFE_RATIO, _SAFE_NARROW_RATIO / narrowest)
+        # asked of the rounded bandwidth before another takes the place of a 0
+        if not (_TINY < largest < _HUGE and self._find_bandwidth() >= safe):
+            self._take_differences(features.double())
+
+    def _take_differences(self, rows: Tensor) -> None:
+        """Distances without a product, and so without a centre that one far row could lead astray."""
+        self.exact = True
+        self._kept = {}
+        size = float(rows.abs().amax())
+        if not math.isfinite(size):
+            self.bandwidth = math.nan
+            return
+        if size and not _TINIEST < size < _HUGEST:
+            self.size = size
+            rows = rows / size
+        self.rows = rows - rows.median(0).values  # pairs far from 0 would round in the gradient
+        if not self._find_bandwidth() and self._rule == "median":
+            self._rule = "mean"
+            self._find_bandwidth()
+        self.bandwidth = self.bandwidth or 1.0
 
     def tile(self, rows: Span, columns: Span) -> Tensor:
         """Return the distances between two spans of rows."""
         if (rows, columns) in self._kept:
             return self._kept[rows, columns]
         left, right = part(self.rows, rows), part(self.rows, columns)
-        if self._direct:
+        if self.exact:
             return _differences(left, right)
         # Rounding below 0 does no harm: it is small beside the bandwidth, or the distances are taken directly.
         distances = torch.addmm(part(self._norms, columns), left, right.T, alpha=-2)
         return distances.add_(part(self._norms, rows).unsqueeze(1))
 
-    def _bandwidth(self, rule: Rule) -> float:
-        if not isinstance(rule, str):
-            return rule / self.size**2
-        median = float(lower_median(self._pairs())) if rule == "median" else 0.0
-        return median or self._mean() or 1.0
+    def add_bandwidth_gradient(self, total: Tensor, factor: float) -> None:
+        """Add `factor` times the derivative of the bandwidth by the rows."""
+        if self._rule == "median":
+            p, q = self._pair
+            apart = self.rows[p] - self.rows[q]
+            total[p].add_(apart, alpha=2 * factor)
+            total[q].sub_(apart, alpha=2 * factor)
+        elif self.moves:
+            total.add_(self.rows - self.rows.mean(0), alpha=4 * factor / (len(self.rows) - 1))
 
-    def _mean(self) -> float:
-        """The mean distance: as the x have mean 0, the sum over i < j of |x_i - x_j|^2 is N times that of |x_i|^2."""
-        return 2 * float(self.rows.square().sum(dtype=torch.float64)) / (len(self.rows) - 1)
+    def _find_bandwidth(self) -> float:
+        """Set the bandwidth as the rule has it, and return it."""
+        if self._rule == "median":
+            self.bandwidth, self._pair = self._median()
+        elif isinstance(self._rule, str):
+            # the sum over i < j of |x_i - x_j|^2 is N times that of |x_i - mean|^2
+            self.bandwidth = 2 * float(self.rows.var(0).sum(dtype=torch.float64))
+        else:
+            self.bandwidth = min(max(self._rule / self.size / self.size, _TINIEST), _HUGEST)
+        return self.bandwidth
 
-    def _pairs(self) -> Tensor:
-        """The distances of all pairs, or of many."""
-        if self.rows.shape[0] > EXACT:
-            return self._sample()
-        parts = []
+    def _median(self) -> tuple[float, tuple[int, int]]:
+        """The median of the distances of all pairs, and a pair that has it."""
+        rows = self.rows.shape[0]
+        number = rows * (rows - 1) // 2
+        if rows <= FEW:
+            self._kept = {spans: self.tile(*spans) for spans in self.tiles}
+        if number <= _PARTITION and len(self.tiles) == 1:
+            found = next(self._pairs()).median(0)
+            median, place = float(found.values), (0, int(found.indices))
+        else:
+            median, place = lower_median(self._pairs, number, self._pilot(number))
+        return median, self._pair_at(place)
+
+    def _pair_at(self, place: Place) -> tuple[int, int]:
+        """The two rows of a distance."""
+        tile, index = place
+        rows, columns = self.tiles[tile]
+        width = columns[1] - columns[0]
+        if rows != columns:
+            return rows[0] + index // width, columns[0] + index % width
+        # above the diagonal, counted from the end, row r has r entries: 1 + 2 + .. up to r - 1 stand behind it
+        behind = width * (width - 1) // 2 - 1 - index
+        row = width - 2 - (math.isqrt(8 * behind + 1) - 1) // 2
+        column = width - 1 - (behind - (width - 2 - row) * (width - 1 - row) // 2)
+        return rows[0] + row, columns[0] + column
+
+    def _pairs(self) -> Iterator[Tensor]:
+        """The distances of all pairs, each once, tile by tile."""
         for rows, columns in self.tiles:
-            self._kept[rows, columns] = tile = self.tile(rows, columns)
-            parts.append(tile.flatten())
-            if rows == columns:  # each pair once
-                parts[-1] = parts[-1].index_select(0, _above_diagonal(tile.shape[0], tile.device))
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+            distances = self.tile(rows, columns).flatten()
+            if rows == columns:
+                distances = distances.index_select(0, _above_diagonal(rows[1] - rows[0], distances.device))
+            yield distances
 
-    def _sample(self) -> Tensor:
-        """The distances of about `PAIRS` different pairs, evenly over all rows, and the same ones each time.
-
-        The rows are dealt like cards to an even number of hands, so that each hand is like the whole, and each hand
-        meets the one next to it.
-        """
-        hands = 2 * math.ceil(len(self.rows) ** 2 / (4 * PAIRS))
-        dealt = len(self.rows) // hands * hands
-        rows = self.rows[:dealt].unflatten(0, (-1, hands)).transpose(0, 1)  # (hands, N // hands, d)
-        if self._direct:
-            return _differences(rows[::2], rows[1::2]).flatten()
-        norms = self._norms[:dealt].unflatten(0, (-1, hands)).T
-        distances = torch.baddbmm(norms[1::2, None], rows[::2], rows[1::2].mT, alpha=-2)
-        return distances.add_(norms[::2, :, None]).flatten()
+    def _pilot(self, number: int) -> Tensor:
+        """The distances of a fixed sample of the pairs, in which each row takes part about equally often."""
+        if self._kept:
+            step = number // _PILOT | 1  # odd, so as not to walk down a column
+            return torch.cat([distances[::step] for distances in self._pairs()])
+        order = _fixed_order(self.rows.shape[0]).to(self.rows.device)
+        rows = self.rows[order]
+        return torch.cat([(rows - rows.roll(shift, 0)).square_().sum(1) for shift in range(1, _PARTNERS + 1)])
 
 
 def part(tensor: Tensor, span: Span) -> Tensor:
@@ -134,6 +182,12 @@ def _above_diagonal(size: int, device: torch.device) -> Tensor:
     """Where the entries above the diagonal of a square stand in its memory."""
     above = torch.triu_indices(size, size, offset=1, device=device)
     return above[0] * size + above[1]
+
+
+@functools.lru_cache(maxsize=4)
+def _fixed_order(number: int) -> Tensor:
+    """The numbers below `number` in an order that has nothing to do with that of a batch, always the same."""
+    return torch.randperm(number, generator=torch.Generator().manual_seed(0))
 
 
 def _differences(left: Tensor, right: Tensor) -> Tensor:

@@ -7,11 +7,18 @@ With squared distances :math:`D_{ij} = |x_i - x_j|^2`, a bandwidth :math:`b` and
 .. math:: K_{ij} = \frac1k \sum_{s=0}^{k-1} e^{-2^{s - \lfloor k/2 \rfloor} D_{ij} / b}.
 
 The scales are powers of two, so each exponential is the square of the one before. With
-:math:`P_{ij} = (W W^\top)_{ij} \, \partial K_{ij} / \partial D_{ij}` the gradient of the form is
+:math:`P_{ij} = (W W^\top)_{ij} \, \partial K_{ij} / \partial D_{ij}` the gradient of the form F is, at a constant
+bandwidth,
 
-.. math:: \nabla_{x_i} = 4 \sum_j P_{ij} (x_i - x_j), \qquad \nabla_W = 2 K W,
+.. math:: g_i = 4 \sum_j P_{ij} (x_i - x_j), \qquad \nabla_W = 2 K W,
 
-and comes out of the same pass as the value. The bandwidth is a constant of the differentiation.
+and comes out of the same pass as the value. A bandwidth that depends on the rows is part of the differentiation. The
+kernels depend on :math:`D / b` alone, so nothing changes where the rows grow by a factor and the bandwidth by its
+square. By Euler's theorem then :math:`\partial F / \partial b = -\sum_i x_i^\top g_i / 2b`, and
+
+.. math:: \nabla_{x_i} F = g_i - \frac{\sum_j x_j^\top g_j}{2 b} \, \nabla_{x_i} b
+
+without another look at the pairs. In several layers this holds for each of them with its own bandwidth.
 
 The pass goes over the tiles of the upper triangle: one product gives the distances of a tile, one exponential and a few
 squarings in place the kernels, and a product each what the tile adds to the gradient of its rows and of its columns.
@@ -39,25 +46,24 @@ _LN2 = math.log(2)
 _RULES = {-1.0: "median", -2.0: "mean"}
 
 
-def quadratic_form(layers: Sequence[Tensor], weights: Tensor, num_kernels: int, bandwidth: Bandwidth) -> Tensor:
+def quadratic_form(
+    layers: Sequence[Tensor], weights: Tensor, num_kernels: Sequence[int], bandwidths: Sequence[Bandwidth]
+) -> Tensor:
     """``trace(W' K W)`` with the kernel ``K`` of the rows of `layers`, multiplied over the layers.
 
     Args:
         layers: one tensor of shape ``(N, d)`` per layer.
         weights: one or more weights per row, shape ``(N, r)``.
-        num_kernels: number of Gaussians per layer.
-        bandwidth: ``"median"`` or ``"mean"`` of the off-diagonal squared distances, or their place in numbers.
+        num_kernels: number of Gaussians of each layer.
+        bandwidths: of each layer ``"median"`` or ``"mean"`` of the off-diagonal squared distances, or their place in
+            numbers.
     """
-    return _quadratic_form([weights, *layers], [num_kernels, _code(bandwidth)])
+    return _quadratic_form([weights, *layers], [*num_kernels, *map(_code, bandwidths)])
 
 
 def pairwise_bandwidth(features: Tensor, bandwidth: Bandwidth) -> Tensor:
-    """The bandwidth that `bandwidth` names for the rows of `features`, a constant of differentiation."""
-    with torch.no_grad():
-        if torch.compiler.is_compiling():
-            traced: Tensor = _opaque_bandwidth(features, _code(bandwidth))
-            return traced
-        return _bandwidth(features, _code(bandwidth))
+    """The bandwidth that `bandwidth` names for the rows of `features`."""
+    return _pairwise_bandwidth([features], [_code(bandwidth)])
 
 
 def gaussians(distances: Tensor, bandwidth: Tensor, num_kernels: int) -> Tensor:
@@ -78,34 +84,58 @@ def _code(bandwidth: Bandwidth) -> float:
     return next(code for code, rule in _RULES.items() if rule == bandwidth) if isinstance(bandwidth, str) else bandwidth
 
 
-def _bandwidth(features: Tensor, code: float) -> Tensor:
-    distances = Distances(features, _RULES.get(code, code))
-    return features.new_tensor(distances.bandwidth * distances.size**2)
+def _rule(code: float) -> Bandwidth:
+    return _RULES.get(code, code)
 
 
-_opaque_bandwidth = torch.library.custom_op(
-    "adaption::pairwise_bandwidth", _bandwidth, mutates_args=(), schema="(Tensor features, float code) -> Tensor"
-)
-_opaque_bandwidth.register_fake(lambda features, _code: features.new_empty(()))
+def _evaluate_bandwidth(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
+    (features,) = tensors
+    distances = Distances(features, _rule(options[0]))
+    if not math.isfinite(distances.bandwidth):
+        return _nothing(features.new_tensor(math.nan), tensors, needed)
+    results = [features.new_tensor(distances.bandwidth * distances.size**2)]
+    if needed[0]:
+        gradient = torch.zeros_like(distances.rows)
+        distances.add_bandwidth_gradient(gradient, distances.size)
+        results.append(gradient.to(features))
+    return results
+
+
+_pairwise_bandwidth = ClosedForm("pairwise_bandwidth", _evaluate_bandwidth)
 
 
 def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
     weights, *layers = tensors
-    num_kernels, rule = int(options[0]), _RULES.get(options[1], options[1])
-    factors = [Distances(layer, rule) for layer in layers]
+    numbers, rules = [int(number) for number in options[: len(layers)]], map(_rule, options[len(layers) :])
+    factors = [
+        Distances(layer, rule, narrowest=2.0 ** (number // 2 - number + 1))
+        for layer, rule, number in zip(layers, rules, numbers, strict=True)
+    ]
     if not all(math.isfinite(factor.bandwidth) for factor in factors):
-        wanted = [tensor for tensor, need in zip(tensors, needed, strict=True) if need]
-        return [weights.new_tensor(math.nan), *(torch.full_like(tensor, math.nan) for tensor in wanted)]
-    if num_kernels == 1 and len(factors) > 1:
+        return _nothing(weights.new_tensor(math.nan), tensors, needed)
+    if len(factors) > 1 and set(numbers) == {1}:
         mixed, gradients = _joint(factors, weights, differentiate=any(needed[1:]))
     else:
-        mixed, gradients = _sweep(factors, weights, num_kernels, differentiate=any(needed[1:]))
+        mixed, gradients = _sweep(factors, weights, numbers, differentiate=any(needed[1:]))
     value = (weights * mixed).sum(dtype=torch.float64).clamp_(min=0)  # rounding could be below
     results = [value.to(weights.dtype)]
     if needed[0]:
         results.append((2 * mixed).to(weights.dtype))
-    per_layer = zip(layers, gradients, needed[1:], strict=False)  # none at all where none is needed
-    return results + [gradient.to(layer.dtype) for layer, gradient, need in per_layer if need]
+    per_layer = zip(layers, factors, gradients, needed[1:], strict=False)  # none at all where none is needed
+    return results + [_whole(factor, gradient).to(layer) for layer, factor, gradient, need in per_layer if need]
+
+
+def _nothing(nan: Tensor, tensors: list[Tensor], needed: list[bool]) -> list[Tensor]:
+    """What is known of features that are not finite."""
+    return [nan, *(nan.expand_as(tensor).clone() for tensor, need in zip(tensors, needed, strict=True) if need)]
+
+
+def _whole(factor: Distances, gradient: Tensor) -> Tensor:
+    """The gradient by the features, from that by their rows at a constant bandwidth."""
+    if factor.moves:
+        along = float((factor.rows * gradient).sum(dtype=torch.float64))
+        factor.add_bandwidth_gradient(gradient, -along / (2 * factor.bandwidth))
+    return gradient / factor.size if factor.size != 1 else gradient
 
 
 _quadratic_form = ClosedForm("gaussian_quadratic_form", _evaluate)
@@ -115,26 +145,26 @@ def _joint(factors: list[Distances], weights: Tensor, *, differentiate: bool) ->
     """One Gaussian per layer: their product is a single one of the layers side by side, each in its own bandwidth."""
     roots = [factor.bandwidth**0.5 for factor in factors]
     joint = Distances(torch.cat([f.rows / root for f, root in zip(factors, roots, strict=True)], dim=1), 1.0)
-    mixed, gradients = _sweep([joint], weights, 1, differentiate=differentiate)
+    mixed, gradients = _sweep([joint], weights, [1], differentiate=differentiate)
     parts = gradients[0].split([factor.rows.shape[1] for factor in factors], dim=1) if differentiate else []
-    return mixed, [part / (root * f.size) for part, root, f in zip(parts, roots, factors, strict=False)]
+    return mixed, [part / root for part, root in zip(parts, roots, strict=False)]
 
 
 def _sweep(
-    factors: list[Distances], weights: Tensor, num_kernels: int, *, differentiate: bool
+    factors: list[Distances], weights: Tensor, num_kernels: list[int], *, differentiate: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """``K W``, and the gradients of ``trace(W' K W)`` by the features of each factor, from one pass over the tiles."""
+    """``K W``, and the gradients of ``trace(W' K W)`` by the rows of each factor, from one pass over the tiles."""
     dtype = torch.float64 if any(factor.rows.dtype == torch.float64 for factor in factors) else weights.dtype
     w = weights.to(dtype)
-    share = num_kernels ** -len(factors)  # the kernels are summed, and averaged here
-    rates = [2.0 ** -(num_kernels // 2) / factor.bandwidth for factor in factors]
-    scales = [4 * share * rate / factor.size for rate, factor in zip(rates, factors, strict=True)]
+    share = 1 / math.prod(num_kernels)  # the kernels are summed, and averaged here
+    rates = [2.0 ** -(number // 2) / factor.bandwidth for number, factor in zip(num_kernels, factors, strict=True)]
+    scales = [4 * share * rate for rate in rates]
     mixed = _Product(w, share)
     pulls = [_Pull(factor.rows, scale) for factor, scale in zip(factors, scales, strict=True) if differentiate]
     for rows, columns in factors[0].tiles:
         tiles = [
-            _gaussians(factor.tile(rows, columns), rate, num_kernels, differentiate=differentiate)
-            for factor, rate in zip(factors, rates, strict=True)
+            _gaussians(factor, (rows, columns), rate, number, differentiate=differentiate)
+            for factor, rate, number in zip(factors, rates, num_kernels, strict=True)
         ]
         kernels = [kernel.to(dtype) for kernel, _ in tiles]
         mixed.add(functools.reduce(torch.mul, kernels), rows, columns)
@@ -146,8 +176,11 @@ def _sweep(
     return mixed.total, [pull.total for pull in pulls]
 
 
-def _gaussians(distances: Tensor, rate: float, num_kernels: int, *, differentiate: bool) -> tuple[Tensor, Tensor]:
+def _gaussians(
+    factor: Distances, tile: tuple[Span, Span], rate: float, num_kernels: int, *, differentiate: bool
+) -> tuple[Tensor, Tensor]:
     """The sum of the kernels, ``exp(-2^s rate D)`` each, and the negative of its derivative by ``rate D``."""
+    distances = factor.tile(*tile)
     kernel = torch.mul(distances, -rate / _LN2).exp2_()
     if num_kernels == 1:
         return kernel, kernel
@@ -162,6 +195,8 @@ def _gaussians(distances: Tensor, rate: float, num_kernels: int, *, differentiat
         kernel += power
         if differentiate:
             slope.add_(power, alpha=2.0**s)
+    if differentiate and factor.exact:  # where x_i = x_j a huge slope would only multiply rounding
+        slope.masked_fill_(distances == 0, 0)
     return kernel, slope
 
 

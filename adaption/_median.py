@@ -1,34 +1,78 @@
-"""The exact median of many values, without sorting them."""
+"""The exact median of values that may be too many to keep, and where it stands."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
 
-# Below so many values partitioning all of them is at least as fast.
-_FEW = 2**15
-_PILOT = 4096
+Place = tuple[int, int]  # the part, and the index in it
 
 
-def lower_median(values: Tensor) -> Tensor:
-    """The median of a vector without NaN, of an even number the lower middle value, as :func:`torch.median` has it.
+def lower_median(parts: Callable[[], Iterable[Tensor]], number: int, pilot: Tensor) -> tuple[float, Place]:
+    """The median of `number` values without NaN that come in parts, and its place; of an even number the lower one.
 
-    A pilot of evenly spaced values brackets the median and the values below the bracket are counted, so that only the
-    few inside have to be partitioned. A bracket of three standard deviations of the pilot's rank misses now and then,
-    and more often for values in periodic order; then the median is looked for on its side. The answer is exact always.
+    The parts are gone through once. The pilot, a sample of about the same distribution, brackets the median; values
+    below the bracket are counted, and the few inside are kept. A bracket of three standard deviations of the pilot's
+    rank misses now and then, and more often where the pilot misleads; then a wider one on that side is tried. The
+    answer is exact always.
     """
-    if values.numel() <= _FEW:
-        return values.median()
-    rank = (values.numel() - 1) // 2
-    step = values.numel() // _PILOT | 1  # odd, so as not to walk down a column of a matrix
-    pilot = values[::step].sort().values
-    middle, margin = len(pilot) // 2, int(1.5 * len(pilot) ** 0.5)
-    low, high = pilot[middle - margin], pilot[middle + margin]
-    # A comparison into floats, summed, is four times faster than one into booleans, counted.
-    below = int(torch.lt(values, low, out=torch.empty_like(values)).sum())
-    if rank < below:
-        return values[values < low].kthvalue(rank + 1).values
-    inside = values[(values >= low) & (values <= high)]
-    if rank < below + inside.numel():
-        return inside.kthvalue(rank - below + 1).values
-    return values[values > high].kthvalue(rank - below - inside.numel() + 1).values
+    rank = (number - 1) // 2
+    pilot = pilot.sort().values
+    margin = int(1.5 * len(pilot) ** 0.5)
+    low, high = len(pilot) // 2 - margin, len(pilot) // 2 + margin
+    while True:
+        bracket = _Bracket(
+            float(pilot[low]) if low >= 0 else -torch.inf,
+            float(pilot[high]) if high < len(pilot) else torch.inf,
+        )
+        for part, values in enumerate(parts()):
+            bracket.add(part, values)
+        found = bracket.find(rank)
+        if found is not None:
+            return found
+        margin *= 8
+        low, high = (low - margin, low) if rank < bracket.below else (high, high + margin)
+
+
+class _Bracket:
+    """The values between two bounds. Those at a bound are only counted, since of equal ones there may be any number."""
+
+    def __init__(self, low: float, high: float) -> None:
+        self._bounds = (low, high) if low < high else (low,)
+        self._low, self._high = low, high
+        self.below = 0
+        self._counts = [0, 0]
+        self._places: list[Place] = [(0, 0), (0, 0)]
+        self._inside: list[tuple[Tensor, Tensor, int]] = []  # values, their indices, their part
+
+    def add(self, part: int, values: Tensor) -> None:
+        # a comparison into floats, summed, is three times faster than one into booleans, counted
+        self.below += int(torch.lt(values, self._low, out=torch.empty_like(values)).sum())
+        indices = ((values >= self._low) & (values <= self._high)).nonzero().squeeze(1)
+        kept = values[indices]
+        for side, bound in enumerate(self._bounds):
+            same = kept == bound
+            if count := int(same.sum()):
+                self._counts[side] += count
+                self._places[side] = (part, int(indices[same][0]))
+                kept, indices = kept[~same], indices[~same]
+        self._inside.append((kept, indices, part))
+
+    def find(self, rank: int) -> tuple[float, Place] | None:
+        """The value of this rank among all, counted from 0, and its place, unless it lies outside."""
+        values = torch.cat([kept for kept, _, _ in self._inside])
+        rank -= self.below
+        if 0 <= rank < self._counts[0]:
+            return self._low, self._places[0]
+        rank -= self._counts[0]
+        if 0 <= rank < len(values):
+            nth = values.kthvalue(rank + 1)
+            index = int(nth.indices)
+            for kept, indices, part in self._inside:
+                if index < len(kept):
+                    return float(nth.values), (part, int(indices[index]))
+                index -= len(kept)
+        rank -= len(values)
+        return (self._high, self._places[1]) if 0 <= rank < self._counts[1] else None

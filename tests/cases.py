@@ -135,9 +135,10 @@ def _mmd(metric: Any, *batch: Any) -> Tensor:
 
 
 def _jmmd(metric: Any, source: list[Tensor], target: list[Tensor], *weights: Tensor) -> Tensor:
-    if metric.thetas is not None:
-        source = [theta(layer) for theta, layer in zip(metric.thetas, source, strict=True)]
-        target = [theta(layer) for theta, layer in zip(metric.thetas, target, strict=True)]
+    if metric.thetas is not None:  # both domains in one batch
+        pairs = zip(metric.thetas, source, target, strict=True)
+        mapped = [theta(torch.cat(pair)).tensor_split([len(pair[0])]) for theta, *pair in pairs]
+        source, target = ([pair[domain] for pair in mapped] for domain in (0, 1))
     settings = {"num_kernels": metric.num_kernels, "bandwidth": metric.bandwidth, "estimator": metric.estimator}
     return functional.joint_maximum_mean_discrepancy(source, target, *weights, **settings)
 

@@ -14,10 +14,6 @@ from torch._dynamo.testing import CompileCounter
 from adaption import MaximumMeanDiscrepancyLoss
 from adaption._metric import AdditiveMetric
 
-# the bandwidth of MMD is a constant of differentiation, which finite differences cannot know
-WITHOUT_CONSTANTS = [case for case in CASES if not hasattr(case.build(), "bandwidth")]
-
-
 every_loss = pytest.mark.parametrize("case", CASES, ids=str)
 
 
@@ -112,7 +108,7 @@ def test_functional_gradient_is_that_of_autograd(case: Case) -> None:
         torch.testing.assert_close(gradient, leaf.grad)
 
 
-@pytest.mark.parametrize("case", WITHOUT_CONSTANTS, ids=str)
+@every_loss
 def test_function_has_the_gradient_of_its_value(case: Case) -> None:
     """Probabilities leave their simplex by less than the input rule allows."""
     metric = case.build().double()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from adaption._precision import as_parameters, full_precision
 from adaption.features.mmd import check_settings, check_unweighted, estimate, normalised
 
 ESTIMATORS = ("biased", "unbiased")
+Setting = TypeVar("Setting", int, Bandwidth)
 
 
 @full_precision
@@ -25,8 +27,8 @@ def joint_maximum_mean_discrepancy(
     source_weights: Tensor | None = None,
     target_weights: Tensor | None = None,
     *,
-    num_kernels: int = 1,
-    bandwidth: Bandwidth = "median",
+    num_kernels: int | Sequence[int] = 1,
+    bandwidth: Bandwidth | Sequence[Bandwidth] = "median",
     estimator: str = "biased",
 ) -> Tensor:
     r"""Squared distance between the mean embeddings of two domains in the product of one kernel space per layer.
@@ -50,14 +52,16 @@ def joint_maximum_mean_discrepancy(
         target_features: features of the target batch, of the same layers in the same order.
         source_weights: weights of the source samples, normalised to sum 1 inside. Only with ``estimator="biased"``.
         target_weights: the same for the target samples.
-        num_kernels: number of Gaussians per layer. With one, the product is a single Gaussian.
-        bandwidth: ``"median"``, ``"mean"`` or a positive number, of each layer by itself.
+        num_kernels: number of Gaussians per layer, or one number for each layer. With one Gaussian in every layer,
+            their product is a single Gaussian.
+        bandwidth: ``"median"``, ``"mean"`` or a positive number, of each layer by itself, or one of these for each
+            layer.
         estimator: ``"biased"`` or ``"unbiased"``.
 
     Raises:
         TypeError: for anything but lists of floating-point tensors.
-        ValueError: for empty lists, lists of different lengths, layers with different numbers of samples, and as
-            :func:`adaption.functional.maximum_mean_discrepancy`.
+        ValueError: for empty lists, lists of different lengths, layers with different numbers of samples, a setting
+            for more or fewer layers than there are, and as :func:`adaption.functional.maximum_mean_discrepancy`.
 
     References:
         M. Long, H. Zhu, J. Wang, M. Jordan: Deep Transfer Learning with Joint Adaptation Networks. ICML 2017.
@@ -72,15 +76,44 @@ def joint_maximum_mean_discrepancy(
         >>> joint_maximum_mean_discrepancy([near, near], [far, far])
         tensor(1.7293)
     """
-    check_settings(num_kernels, bandwidth, estimator, ESTIMATORS)
+    check_layer_settings(num_kernels, bandwidth, estimator)
     check_layers(source_features, target_features)
+    numbers = _per_layer("num_kernels", num_kernels, len(source_features))
+    bandwidths = _per_layer("bandwidth", bandwidth, len(source_features))
     check_unweighted(estimator, source_weights, target_weights)
     layers = [torch.cat(pair) for pair in zip(source_features, target_features, strict=True)]
     weights = [
         normalised("source_weights", source_weights, source_features[0]),
         normalised("target_weights", target_weights, target_features[0]),
     ]
-    return estimate(layers, weights, num_kernels, bandwidth, estimator)
+    return estimate(layers, weights, numbers, bandwidths, estimator)
+
+
+def check_layer_settings(
+    num_kernels: int | Sequence[int], bandwidth: Bandwidth | Sequence[Bandwidth], estimator: str
+) -> None:
+    """The settings of MMD, each of all layers or of one after the other."""
+    numbers = num_kernels if isinstance(num_kernels, (list, tuple)) else [num_kernels]
+    bandwidths = bandwidth if isinstance(bandwidth, (list, tuple)) else [bandwidth]
+    for name, values in (("num_kernels", numbers), ("bandwidth", bandwidths)):
+        if not values:
+            msg = f"`{name}` must hold a value for each layer, but is empty. Pass one value for all layers."
+            raise ValueError(msg)
+    for number, width in itertools.product(numbers, bandwidths):
+        check_settings(number, width, estimator, ESTIMATORS)
+
+
+def _per_layer(name: str, setting: Setting | Sequence[Setting], number: int) -> Sequence[Setting]:
+    """One value for each layer."""
+    if not isinstance(setting, (list, tuple)):
+        return [cast("Setting", setting)] * number
+    if len(setting) != number:
+        msg = (
+            f"`{name}` must hold one value for each layer ({number}), but got {len(setting)}. "
+            "Pass one value for all layers, or as many as `source_features` has layers."
+        )
+        raise ValueError(msg)
+    return setting
 
 
 def check_layers(source_features: Sequence[Tensor], target_features: Sequence[Tensor]) -> None:
@@ -133,7 +166,7 @@ class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
 
     `compute` returns the mean of the batch values, each weighted by its number of samples `n + m`; with
     ``pooled=True`` the exact value over all samples of the epoch, as in
-    :class:`adaption.MaximumMeanDiscrepancyLoss`.
+    :class:`adaption.MaximumMeanDiscrepancyLoss`, of what the thetas made of each batch.
 
     Inputs of `update` and `forward`:
         - `source_features`: a list with one tensor :math:`(n, d_\ell)` per layer, `target_features`: the same with `m`
@@ -142,11 +175,12 @@ class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
     Output: scalar in :math:`[0, 2]`; the unbiased estimate may be slightly negative.
 
     Args:
-        num_kernels: number of Gaussian kernels per layer.
-        bandwidth: ``"median"``, ``"mean"`` or a positive number in units of squared distance.
+        num_kernels: number of Gaussian kernels per layer, or one number for each layer.
+        bandwidth: ``"median"``, ``"mean"`` or a positive number in units of squared distance, or one of these for each
+            layer. JAN as published: ``num_kernels=[5, 1], bandwidth=["mean", 1.68]`` on features and predictions.
         estimator: ``"biased"`` or ``"unbiased"``.
         thetas: one Module per layer, applied to the features before the kernel; trained, saved and moved with the
-            metric.
+            metric. Each sees both domains in one batch, so that batch normalisation cannot hide what parts them.
         pooled: whether `compute` is the value over all samples of the epoch.
         gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
             averages; see :doc:`/distributed`.
@@ -172,16 +206,16 @@ class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
 
     def __init__(
         self,
-        num_kernels: int = 1,
+        num_kernels: int | Sequence[int] = 1,
         *,
-        bandwidth: Bandwidth = "median",
+        bandwidth: Bandwidth | Sequence[Bandwidth] = "median",
         estimator: str = "biased",
         thetas: Iterable[nn.Module] | None = None,
         pooled: bool = False,
         gather_distributed: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_settings(num_kernels, bandwidth, estimator, ESTIMATORS)
+        check_layer_settings(num_kernels, bandwidth, estimator)
         _checks.flag("pooled", pooled)
         thetas = None if thetas is None else _modules(thetas)
         super().__init__(gather_distributed=gather_distributed, **kwargs)
@@ -233,12 +267,14 @@ class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
             raise ValueError(msg)
         for index, theta in enumerate(self.thetas or ()):
             _checks.fits(f"source_features[{index}]", source_features[index], f"thetas[{index}]", theta)
+        check_unweighted(self.estimator, source_weights, target_weights)
+        if self.thetas is not None:
+            source_features, target_features = self._mapped(self.thetas, source_features, target_features)
         source, target = source_features[0], target_features[0]
         if not self.pooled:
             value = self._discrepancy(source_features, target_features, source_weights, target_weights)
             number = len(source) + len(target)
             return value * number, number
-        check_unweighted(self.estimator, source_weights, target_weights)
         widths = torch.tensor([[layer.shape[1] for layer in source_features]], device=source.device)
         return (
             torch.cat(tuple(source_features), dim=1),
@@ -256,10 +292,14 @@ class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
         layers = [features.split(widths[0].tolist(), dim=1) for features in (source, target)]
         return self._discrepancy(*layers, *(weights if self.estimator == "biased" else ()))
 
+    @staticmethod
+    def _mapped(thetas: Iterable[nn.Module], source: Sequence[Tensor], target: Sequence[Tensor]) -> list[list[Tensor]]:
+        """What the thetas make of the layers, both domains in one batch."""
+        stacked = [torch.cat(pair) for pair in zip(source, target, strict=True)]
+        mapped = [theta(as_parameters(theta, layer)) for theta, layer in zip(thetas, stacked, strict=True)]
+        return [[layer[: len(source[0])] for layer in mapped], [layer[len(source[0]) :] for layer in mapped]]
+
     def _discrepancy(self, source: Sequence[Tensor], target: Sequence[Tensor], *weights: Any) -> Tensor:
-        if self.thetas is not None:
-            source = [theta(as_parameters(theta, layer)) for theta, layer in zip(self.thetas, source, strict=True)]
-            target = [theta(as_parameters(theta, layer)) for theta, layer in zip(self.thetas, target, strict=True)]
         return joint_maximum_mean_discrepancy(
             source,
             target,

@@ -36,7 +36,8 @@ def maximum_mean_discrepancy(
         k(x, y) = \frac1K \sum_{i=0}^{K-1} \exp\Bigl(-2^{i - \lfloor K/2 \rfloor} \frac{|x - y|^2}{b}\Bigr)
 
     with `n` source samples :math:`s`, `m` target samples :math:`t`, `K` kernels, and the bandwidth `b`, by default the
-    median of all squared distances between different samples of the two batches. `b` is a constant of differentiation.
+    median of all squared distances between different samples of the two batches. A bandwidth that comes from the data
+    is part of the differentiation, so the loss does not change when all features grow by a factor.
 
     Shapes:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
@@ -91,11 +92,15 @@ def maximum_mean_discrepancy(
         normalised("source_weights", source_weights, source_features),
         normalised("target_weights", target_weights, target_features),
     ]
-    return estimate([stacked], weights, num_kernels, bandwidth, estimator)
+    return estimate([stacked], weights, [num_kernels], [bandwidth], estimator)
 
 
 def estimate(
-    layers: list[Tensor], weights: list[Tensor], num_kernels: int, bandwidth: Bandwidth, estimator: str
+    layers: list[Tensor],
+    weights: list[Tensor],
+    num_kernels: Sequence[int],
+    bandwidths: Sequence[Bandwidth],
+    estimator: str,
 ) -> Tensor:
     """The biased or unbiased estimate from the stacked rows of both domains, in one or more layers.
 
@@ -106,14 +111,14 @@ def estimate(
     source, target = weights
     signed = torch.cat([source, -target])
     if estimator == "biased":
-        return quadratic_form(layers, signed[:, None], num_kernels, bandwidth)
+        return quadratic_form(layers, signed[:, None], num_kernels, bandwidths)
     n, m = len(source), len(target)
     _at_least_two(n, m, "unbiased")
     rows = torch.zeros_like(signed)
     within_source = torch.cat([source / (n - 1) ** 0.5, rows[n:]])
     within_target = torch.cat([rows[:n], target / (m - 1) ** 0.5])
     columns = torch.stack([signed, within_source, within_target], dim=1)
-    return quadratic_form(layers, columns, num_kernels, bandwidth) - 1 / (n - 1) - 1 / (m - 1)
+    return quadratic_form(layers, columns, num_kernels, bandwidths) - 1 / (n - 1) - 1 / (m - 1)
 
 
 def normalised(name: str, weights: Tensor | None, samples: Tensor) -> Tensor:
@@ -121,29 +126,29 @@ def normalised(name: str, weights: Tensor | None, samples: Tensor) -> Tensor:
     if weights is None:
         return samples.new_full((len(samples),), 1 / len(samples))
     _checks.weights(name, weights, samples)
-    total = weights.sum()
-    if not torch.compiler.is_compiling() and bool(total == 0):
+    largest = weights.detach().amax()
+    if not torch.compiler.is_compiling() and bool(largest == 0):
         msg = f"`{name}` must have a positive sum, but all weights are 0. Leave the batch out instead."
         raise ValueError(msg)
-    return (weights / total).flatten().to(samples.dtype)
+    weights = weights / largest  # or their sum could overflow
+    return (weights / weights.sum()).flatten().to(samples.dtype)
 
 
 def _linear(source: Tensor, target: Tensor, num_kernels: int, bandwidth: Bandwidth) -> Tensor:
     _checks.same_size("source_features", source, "target_features", target, "the linear estimate")
     _at_least_two(len(source), len(target), "linear")
     even = len(source) // 2 * 2
-    s1, s2, t1, t2 = source[0:even:2], source[1:even:2], target[0:even:2], target[1:even:2]
+    s1, s2, t1, t2 = (rows[first:even:2].double() for rows in (source, target) for first in (0, 1))
     differences = torch.stack([s1 - s2, t1 - t2, s1 - t2, s2 - t1])  # (4, n // 2, d)
-    size = differences.detach().abs().amax()  # their squares could leave the range of float32
+    size = differences.detach().abs().amax()  # their squares could leave the range of float64
     size = torch.where(size == 0, 1, size)
     distances = (differences / size).square().sum(-1)
     if isinstance(bandwidth, str):
-        used = distances.detach()
-        scale = usable(used, used.median() if bandwidth == "median" else used.mean())
+        scale = usable(distances, distances.median() if bandwidth == "median" else distances.mean())
     else:
         scale = bandwidth / size.square()
     signs = distances.new_tensor([1.0, 1.0, -1.0, -1.0])
-    return signs @ gaussians(distances, scale, num_kernels).mean(1)
+    return (signs @ gaussians(distances, scale, num_kernels).mean(1)).to(source.dtype)
 
 
 def _at_least_two(n: int, m: int, estimator: str) -> None:
@@ -185,7 +190,8 @@ def median_bandwidth(source_features: Tensor, target_features: Tensor) -> Tensor
     .. math:: b = \operatorname{median}_{i < j} |x_i - x_j|^2, \qquad x = (s_1, .., s_n, t_1, .., t_m)
 
     Of an even number of distances the lower middle one is taken, as in :func:`torch.median`. Where it is 0 though not
-    all distances are, the mean takes its place; where all are 0 the bandwidth is 1. It carries no gradient.
+    all distances are, the mean takes its place; where all are 0 the bandwidth is 1. Its gradient is that of the one
+    distance, or of the mean.
 
     Shapes:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`

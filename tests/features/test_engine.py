@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from adaption import JointMaximumMeanDiscrepancyLoss, MaximumMeanDiscrepancyLoss, _distances, _kernels, _median
+from adaption._kernels import pairwise_bandwidth as rule_of
 from adaption._kernels import quadratic_form
 from adaption.functional import (
     batch_spectral_penalization,
@@ -25,20 +26,32 @@ def plain_bandwidth(distances: Tensor, rule: str | float) -> Tensor | float:
     """The rule over the pairs above the diagonal, by a double loop."""
     if not isinstance(rule, str):
         return rule
-    pairs = torch.stack([distances[i, j] for i in range(len(distances)) for j in range(i + 1, len(distances))]).detach()
-    bandwidth = pairs.median() if rule == "median" else pairs.mean()
+    pairs = torch.stack([distances[i, j] for i in range(len(distances)) for j in range(i + 1, len(distances))])
+    bandwidth = pairs.sort().values[(len(pairs) - 1) // 2] if rule == "median" else pairs.mean()
     return bandwidth if bandwidth > 0 else pairs.mean() if pairs.mean() > 0 else 1.0
 
 
-def plain_form(layers: list[Tensor], weights: Tensor, num_kernels: int, rule: str | float) -> Tensor:
-    """``trace(W' K W)`` from all differences, by autograd."""
+def plain_form(layers: list[Tensor], weights: Tensor, numbers: list[int], rules: list[str | float]) -> Tensor:
+    """``trace(W' K W)`` from all differences, by autograd, the bandwidth included."""
     product = torch.ones(len(weights), len(weights), dtype=weights.dtype)
-    for layer in layers:
+    for layer, number, rule in zip(layers, numbers, rules, strict=True):
         distances = (layer[:, None] - layer).square().sum(-1)
         scaled = distances / plain_bandwidth(distances, rule)
-        product = product * sum(torch.exp(-(2.0 ** (s - num_kernels // 2)) * scaled) for s in range(num_kernels))
-    form: Tensor = (weights.T @ product @ weights).trace() / num_kernels ** len(layers)
+        product = product * sum(torch.exp(-(2.0 ** (s - number // 2)) * scaled) for s in range(number)) / number
+    form: Tensor = (weights.T @ product @ weights).trace()
     return form
+
+
+def plain_mmd(source: Tensor, target: Tensor, rule: str | float, num_kernels: int = 5) -> Tensor:
+    """The biased estimate from all differences."""
+    rows = torch.cat([source, target])
+    differences = (rows[:, None] - rows).square().sum(-1)
+    pairs = differences[tuple(torch.triu_indices(len(rows), len(rows), 1))]
+    bandwidth = rule if not isinstance(rule, str) else pairs.median() if rule == "median" else pairs.mean()
+    scales = [2.0 ** (s - num_kernels // 2) for s in range(num_kernels)]
+    kernel = torch.stack([torch.exp(-scale * differences / bandwidth) for scale in scales]).mean(0)
+    n = len(source)
+    return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
 
 
 def problem(number: int, widths: list[int], columns: int) -> tuple[list[Tensor], Tensor]:
@@ -47,15 +60,25 @@ def problem(number: int, widths: list[int], columns: int) -> tuple[list[Tensor],
 
 
 @pytest.mark.parametrize("number", [2, 3, 7, 8, 9, 16, 25, 40])
-@pytest.mark.parametrize(("widths", "num_kernels"), [([5], 1), ([5], 5), ([3], 8), ([4, 2], 1), ([4, 2, 1], 2)])
+@pytest.mark.parametrize(
+    ("widths", "kernels"),
+    [([5], [1]), ([5], [5]), ([3], [8]), ([4, 2], [1, 1]), ([4, 2], [5, 1]), ([4, 2, 1], [2, 2, 2])],
+)
+@pytest.mark.parametrize("few", [4, 2048])  # rows up to which the tiles of the median are kept
 def test_values_and_gradients_at_every_tile_boundary(
-    number: int, widths: list[int], num_kernels: int, monkeypatch: pytest.MonkeyPatch
+    number: int, widths: list[int], kernels: list[int], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_distances, "TILE", 8)
-    for rule, columns in (("median", 1), ("mean", 3), (2.5, 2)):
+    monkeypatch.setattr(_distances, "FEW", few)
+    settings: list[tuple[list[str | float], int]] = [
+        (["median", 2.5, "mean"], 1),
+        (["mean", "median", "median"], 3),
+        ([2.5, "mean", 1.0], 2),
+    ]
+    for rules, columns in settings:
         layers, weights = problem(number, widths, columns)
-        value = quadratic_form(layers, weights, num_kernels, rule)
-        expected = plain_form(layers, weights, num_kernels, rule).clamp(min=0)
+        value = quadratic_form(layers, weights, kernels, rules[: len(widths)])
+        expected = plain_form(layers, weights, kernels, rules[: len(widths)]).clamp(min=0)
         torch.testing.assert_close(value, expected, rtol=1e-10, atol=1e-10)
         gradients = torch.autograd.grad(value, [*layers, weights])
         for gradient, wanted in zip(gradients, torch.autograd.grad(expected, [*layers, weights]), strict=True):
@@ -70,7 +93,8 @@ def test_batches_beyond_a_tile(n: int, m: int, estimator: str) -> None:
     x = torch.cat([source, target])
     distances = torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist").square()
     rows, columns = torch.triu_indices(n + m, n + m, offset=1)
-    scaled = (x[:, None] - x).square().sum(-1) / distances[rows, columns].median().detach()
+    p, q = (side[distances[rows, columns].median(0).indices] for side in (rows, columns))
+    scaled = (x[:, None] - x).square().sum(-1) / (x[p] - x[q]).square().sum()
     kernel = torch.stack([torch.exp(-(2.0 ** (s - 2)) * scaled) for s in range(5)]).mean(0)
     ss, tt, st = kernel[:n, :n], kernel[n:, n:], kernel[:n, n:]
     if estimator == "unbiased":
@@ -123,14 +147,36 @@ SAMPLES: dict[str, Callable[[int], Tensor]] = {
 
 
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=list(SAMPLES))
-@pytest.mark.parametrize("pilot", [16, 4096])
-def test_the_median_is_exact(sample: Callable[[int], Tensor], pilot: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_median, "_PILOT", pilot)  # a small one misses often
-    for size in (1, 2, 7, 2**15, 2**15 + 1, 50_000, 131_071):
-        values = sample(size)
-        assert _median.lower_median(values) == values.median()
-        shuffled = values[torch.randperm(size)].double()
-        assert _median.lower_median(shuffled) == shuffled.median()
+@pytest.mark.parametrize("pilot", ["fair", "all below", "all above", "a single value"])
+def test_the_median_is_exact(sample: Callable[[int], Tensor], pilot: str) -> None:
+    for sizes in ([1], [3, 4], [0, 1, 0], [1000, 1, 299], [70, 70, 50_000]):
+        values = sample(sum(sizes))
+        values = values.double() if len(sizes) == 2 else values
+        parts = values.split(sizes)
+        guess = {
+            "fair": values[torch.randint(len(values), (100,))],
+            "all below": values.amin() - torch.rand(100),
+            "all above": values.amax() + torch.rand(100),
+            "a single value": values[:1],
+        }[pilot]
+        median, (part, index) = _median.lower_median(parts.__iter__, len(values), guess)
+        assert median == values.median() == parts[part][index]
+
+
+def test_few_values_are_kept_for_the_median(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = 0
+    original = _median._Bracket.add
+
+    def count(bracket: _median._Bracket, part: int, values: Tensor) -> None:
+        nonlocal kept
+        original(bracket, part, values)
+        kept += len(bracket._inside[-1][0])
+
+    monkeypatch.setattr(_median._Bracket, "add", count)
+    for sample in (torch.randn, lambda size: torch.randint(4, (size,)).float()):
+        parts = sample(1_000_000).split(50_000)
+        _median.lower_median(parts.__iter__, 1_000_000, torch.cat(parts)[::100])
+        assert kept < 50_000
 
 
 @pytest.mark.parametrize("number", [100, 384, 385, 900, 2048])
@@ -141,24 +187,51 @@ def test_the_median_bandwidth_is_the_median_of_all_pairs(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [2049, 3001, 5000])
-def test_above_the_exact_size_a_fixed_sample_of_pairs_is_near_the_median(number: int) -> None:
+def test_the_median_is_exact_where_the_tiles_are_not_kept(number: int) -> None:
     features = torch.randn(number, 2).cumsum(0)  # neighbours in the batch are near each other
     state = torch.get_rng_state()
     first, second = (median_bandwidth(features[:99], features[99:]) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first, second)
     distances = torch.nn.functional.pdist(features.double()).square()
-    assert (distances < first).double().mean().item() == pytest.approx(0.5, abs=0.005)
+    torch.testing.assert_close(first.double(), distances.median(), rtol=1e-5, atol=0)
 
 
-def test_a_sample_of_pairs_holds_different_samples_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_distances, "EXACT", 4)
-    monkeypatch.setattr(_distances, "PAIRS", 64)
-    for number in range(5, 60):
-        distances = _distances.Distances(torch.arange(number)[:, None].double(), "median")
-        sampled = distances._sample()
-        assert sampled.round().min() >= 1
-        assert min(number - 1, 16) <= len(sampled) <= 64
+@pytest.mark.parametrize(("n", "period"), [(700, 2), (1024, 2), (1025, 2), (1050, 3), (2048, 4)])
+def test_the_order_of_the_rows_does_not_matter(n: int, period: int) -> None:
+    """A class sampler or interleaved views: rows in periodic order, in modes far from each other."""
+    modes = 8 * (torch.arange(n) % period)[:, None]
+    source, target = (0.3 * torch.randn(n, 16).double() + centre + modes for centre in (0, 0.3))
+    order, other = torch.randperm(n), torch.randperm(n)
+    expected = maximum_mean_discrepancy(source, target)
+    torch.testing.assert_close(maximum_mean_discrepancy(source[order], target[other]), expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("number", [6, 700, 2200])
+@pytest.mark.parametrize("rule", ["median", "mean"])
+def test_the_gradient_of_the_bandwidth(number: int, rule: str) -> None:
+    features = torch.randn(number, 3).double().requires_grad_()
+    bandwidth = rule_of(features, rule)
+    distances = torch.nn.functional.pdist(features).square()
+    expected = distances.median(0).values if rule == "median" else distances.mean()
+    torch.testing.assert_close(bandwidth, expected)
+    torch.testing.assert_close(torch.autograd.grad(bandwidth, features), torch.autograd.grad(expected, features))
+
+
+@pytest.mark.parametrize("size", [1e5, 1e6, 3e7, 1e10, 1e15, 1e25])
+@pytest.mark.parametrize(("n", "far"), [(4, 1), (10, 1), (28, 1), (31, 3), (64, 5), (250, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_far_rows_leave_the_others_their_distances(size: float, n: int, far: int, dtype: torch.dtype) -> None:
+    source, target = torch.randn(n, 8).to(dtype), (torch.randn(n, 8) + 1).to(dtype)
+    source[:far] = size * torch.arange(1, far + 1)[:, None]
+    exact = source.double(), target.double()
+    for bandwidth in ("median", 7.0):
+        value = maximum_mean_discrepancy(source.requires_grad_(), target, bandwidth=bandwidth)
+        expected = plain_mmd(*exact, bandwidth)
+        torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=0)
+        (gradient,) = torch.autograd.grad(value, source)
+        assert gradient.isfinite().all()
+        assert gradient[far:].abs().amax() > 1e-4 / n
 
 
 @pytest.mark.parametrize("bandwidth", ["median", "mean", 1e-3])
@@ -171,9 +244,37 @@ def test_tight_clusters_take_the_direct_distances(bandwidth: str | float, number
     value = maximum_mean_discrepancy(source, target, bandwidth=bandwidth)
     exact = maximum_mean_discrepancy(source.double(), target.double(), bandwidth=bandwidth)
     assert value.item() == pytest.approx(exact.item(), rel=1e-5)
+    # what is taken away along the scale of the features may be nearly all of a gradient
+    width = bandwidth if not isinstance(bandwidth, str) else rule_of(torch.cat([source, target]), bandwidth).item()
+    fixed = torch.autograd.grad(maximum_mean_discrepancy(source, target, bandwidth=width), [source, target])
     gradients = torch.autograd.grad(value, [source, target]), torch.autograd.grad(exact, [source, target])
-    for left, right in zip(*gradients, strict=True):
-        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5 * right.abs().max().item())
+    for left, right, whole in zip(*gradients, fixed, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5 * whole.abs().max().item())
+
+
+@pytest.mark.parametrize("num_kernels", [7, 20, 40, 60, 100])
+@pytest.mark.parametrize("far", [0.0, 30.0])
+def test_many_kernels_keep_their_digits(num_kernels: int, far: float) -> None:
+    source, target = torch.randn(16, 8), torch.randn(16, 8) + 1
+    source[0] += far
+    expected = plain_mmd(source.double(), target.double(), "median", num_kernels)
+    value = maximum_mean_discrepancy(source.requires_grad_(), target, num_kernels=num_kernels)
+    torch.testing.assert_close(value.double(), expected, rtol=1e-4, atol=0)
+    (gradient,) = torch.autograd.grad(value, source)
+    (wanted,) = torch.autograd.grad(plain_mmd(source.double(), target.double(), "median", num_kernels), source)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("exponent", [-40, -38, -30, 30, 37, 150, -150])
+def test_features_at_the_limits_of_their_dtype(exponent: int, dtype: torch.dtype) -> None:
+    if dtype == torch.float32 and abs(exponent) > 100:
+        return
+    source, target = torch.randn(40, 5, dtype=torch.float64), torch.randn(30, 5, dtype=torch.float64) + 1
+    expected = maximum_mean_discrepancy(source, target)
+    scale = 10.0**exponent
+    value = maximum_mean_discrepancy((scale * source).to(dtype), (scale * target).to(dtype))
+    torch.testing.assert_close(value.double(), expected, rtol=1e-3 if exponent <= -40 else 1e-5, atol=0)
 
 
 @pytest.mark.parametrize("scale", [1e-25, 1e-12, 1e12, 1e25])
@@ -233,6 +334,27 @@ def test_what_is_not_offered_raises(loss: Callable[[Tensor, Tensor], Tensor]) ->
         loss(forward_ad.make_dual(torch.randn(6, 3), torch.randn(6, 3)), target)
     with pytest.raises(RuntimeError, match="Loop over the batches"):
         torch.vmap(loss)(torch.randn(2, 6, 3), torch.randn(2, 6, 3))
+
+
+def test_every_second_derivative_raises() -> None:
+    """Also a mixed one: of the gradient of one argument by another."""
+    source, target = torch.randn(6, 3, requires_grad=True), torch.randn(5, 3, requires_grad=True)
+    weights = torch.rand(6, requires_grad=True)
+    calls: list[tuple[Tensor, list[Tensor]]] = [
+        (maximum_mean_discrepancy(source, target, weights), [source, target, weights]),
+        (
+            joint_maximum_mean_discrepancy([source, source @ source.T], [target, target @ source.T], weights),
+            [source, weights],
+        ),
+        (maximum_mean_discrepancy(source, target, estimator="unbiased"), [source, target]),
+        (median_bandwidth(source, target), [source, target]),
+    ]
+    for value, arguments in calls:
+        for first in arguments:
+            (gradient,) = torch.autograd.grad(value, first, create_graph=True)
+            for second in arguments:
+                with pytest.raises(RuntimeError, match="second derivatives are not available"):
+                    torch.autograd.grad(gradient.square().sum(), second, retain_graph=True)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])

@@ -233,6 +233,18 @@ def number(
         raise ValueError(msg)
 
 
+def positive(name: str, value: object) -> None:
+    """A finite number above 0 that is not 0 in float32."""
+    number(name, value, above=0)
+    smallest = torch.finfo(torch.float32).tiny
+    if cast("float", value) < smallest:
+        msg = (
+            f"`{name}` must be at least {smallest:g}, float32's smallest normal number, but got {value!r}. "
+            "In float32 it would count as 0: pass a larger number."
+        )
+        raise ValueError(msg)
+
+
 def scalar(name: str, value: Tensor) -> None:
     """A real number as a tensor."""
     _plain(name, value)

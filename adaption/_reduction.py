@@ -59,6 +59,13 @@ def per_sample(name: str, values: Tensor, outputs: Tensor, need: str | None = No
 def statistics(reduction: str, *domains: Tensor) -> tuple[Any, ...]:
     """The additive statistics of the per-sample losses of one or two domains, each of shape ``(N, ..)``."""
     if reduction == "none":
+        shapes = [tuple(losses.shape) for losses in domains]
+        if len(set(shapes)) > 1:
+            msg = (
+                '`reduction="none"` needs losses of the same shape for both domains, to add them sample by sample, '
+                f"but got {shapes[0]} and {shapes[1]}. Reduce them alike, or use the mean."
+            )
+            raise ValueError(msg)
         return (functools.reduce(operator.add, domains),)
     return tuple(part for losses in domains for part in (losses.sum(), losses.numel()))
 

@@ -33,14 +33,16 @@ def consistency_loss(
     strongly. Divided by the number of kept samples, one lone confident sample would pull as strongly as a whole batch.
 
     Shapes:
-        - `student`, `teacher`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`; `mask`: :math:`(n,)` or :math:`(n, 1)`
+        - `student`, `teacher`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`
+        - `mask`: :math:`(n,)` or :math:`(n, 1)`; for dense outputs also :math:`(n, d_1, ..)` or :math:`(n, 1, d_1, ..)`
         - output: scalar; with ``reduction="none"`` :math:`(n,)` or :math:`(n, d_1, ..)`
 
     Args:
         student: output of the student, in the form that `distance_measure` takes.
         teacher: output of the teacher for the same samples. It is not detached here;
             :class:`adaption.layers.EmaTeacher` gives no gradient.
-        mask: which samples count, of booleans or of numbers that are not negative.
+        mask: which samples count, or in a dense output which positions: truth values, where any integer but 0 is true,
+            or shares between 0 and 1 in floating point.
         distance_measure: from the outputs of student and teacher to a scalar, which is taken for the mean, one value
             per sample, or one per element, averaged per sample. A scalar cannot be masked, nor be reduced with
             ``"none"``.
@@ -48,8 +50,8 @@ def consistency_loss(
 
     Raises:
         TypeError: for anything but floating-point tensors, and a distance that cannot be called.
-        ValueError: for empty batches, outputs whose shapes differ, a mask that does not fit or is negative, and a
-            distance of another shape.
+        ValueError: for empty batches, outputs whose shapes differ, masks that do not fit or are not within 0 to 1, and
+            a distance of another shape.
 
     References:
         G. French, M. Mackiewicz, M. Fisher: Self-ensembling for visual domain adaptation. ICLR 2018.
@@ -80,9 +82,39 @@ def _statistics(
     _checks.same_shape("student", student, "teacher", teacher)
     need = "`mask`" if mask is not None else 'reduction="none"' if reduction == "none" else None
     losses = _reduction.per_sample("distance_measure", distance_measure(student, teacher), student, need)
+    return _reduction.statistics(reduction, losses if mask is None else losses * _shares(mask, losses, student))
+
+
+def _shares(mask: Tensor, losses: Tensor, outputs: Tensor) -> Tensor:
+    """How much of each loss counts: a share for each sample, or for each position of a dense output."""
     if isinstance(mask, Tensor) and mask.dtype in (torch.bool, *_checks.INTEGERS):
-        mask = mask.to(losses.dtype)
-    return _reduction.statistics(reduction, _reduction.weighted("mask", losses, mask))
+        mask = (mask != 0).to(losses.dtype)  # 255 is no more true than 1
+    _checks.tensor("mask", mask)
+    positions = outputs.shape[:1] + outputs.shape[2:]
+    if outputs.ndim > 2 and mask.ndim > 1 and mask.shape != (len(outputs), 1):
+        if mask.shape not in (positions, outputs[:, :1].shape):
+            msg = (
+                f"`mask` must hold one entry per sample ({len(outputs)},) or per position {tuple(positions)}, but got "
+                f"shape {_checks.shape(mask)}. Pass the mask of the same batch."
+            )
+            raise ValueError(msg)
+        if losses.shape != positions:
+            msg = (
+                f"`distance_measure` must return one value per position {tuple(positions)} for a `mask` of that shape, "
+                f"but returned shape {_checks.shape(losses)}. Let it keep positions apart, or mask whole samples."
+            )
+            raise ValueError(msg)
+        mask = mask.reshape(positions)
+        _checks.weights("mask", mask.flatten(), losses.flatten())
+    else:
+        mask = _reduction.spread("mask", mask, losses)
+    if not torch.compiler.is_compiling() and mask.device.type == "cpu" and bool((mask > 1).any()):
+        msg = (
+            "`mask` must hold truth values, or shares between 0 and 1, but its largest entry is "
+            f"{mask.max().item():g}. Compare it with a threshold, e.g. `mask > 0`."
+        )
+        raise ValueError(msg)
+    return mask.to(losses.dtype)
 
 
 def _check_settings(distance_measure: object, reduction: str) -> None:
@@ -102,18 +134,20 @@ def l2_consistency_loss(
     it is the sum. Between probabilities it is at most 2.
 
     Shapes:
-        - `student`, `teacher`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`; `mask`: :math:`(n,)` or :math:`(n, 1)`
+        - `student`, `teacher`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`
+        - `mask`: :math:`(n,)` or :math:`(n, 1)`; for dense outputs also :math:`(n, d_1, ..)` or :math:`(n, 1, d_1, ..)`
         - output: scalar; with ``reduction="none"`` :math:`(n,)` or :math:`(n, d_1, ..)`
 
     Args:
         student: output of the student; French et al. take probabilities.
         teacher: output of the teacher for the same samples.
-        mask: which samples count, of booleans or of numbers that are not negative.
+        mask: which samples count, or in a dense output which positions: truth values, where any integer but 0 is true,
+            or shares between 0 and 1 in floating point.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
         TypeError: for anything but floating-point tensors.
-        ValueError: for empty batches, outputs whose shapes differ, and a mask that does not fit or is negative.
+        ValueError: for empty batches, outputs whose shapes differ, and masks that do not fit or are not within 0 to 1.
 
     References:
         G. French, M. Mackiewicz, M. Fisher: Self-ensembling for visual domain adaptation. ICLR 2018.
@@ -172,7 +206,7 @@ class ConsistencyLoss(_Consistency):
 
     Inputs of `update` and `forward`:
         - `student`, `teacher`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`
-        - `mask`: :math:`(n,)` or :math:`(n, 1)`, optional
+        - `mask`: :math:`(n,)` or :math:`(n, 1)`, for dense outputs also :math:`(n, d_1, ..)`, optional
 
     Output: scalar; with ``reduction="none"`` one value per sample.
 
@@ -216,7 +250,7 @@ class L2ConsistencyLoss(_Consistency):
 
     Inputs of `update` and `forward`:
         - `student`, `teacher`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`, probabilities say
-        - `mask`: :math:`(n,)` or :math:`(n, 1)`, optional
+        - `mask`: :math:`(n,)` or :math:`(n, 1)`, for dense outputs also :math:`(n, d_1, ..)`, optional
 
     Output: scalar, at least 0; with ``reduction="none"`` one value per sample.
 

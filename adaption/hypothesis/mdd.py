@@ -122,7 +122,7 @@ def _statistics(
 def _check_settings(margin: float, reduction: str, **disparities: object) -> None:
     for name, disparity in disparities.items():
         _checks.function(name, disparity)
-    _checks.number("margin", margin, above=0)
+    _checks.positive("margin", margin)
     _reduction.check(reduction)
 
 
@@ -289,6 +289,7 @@ def _check_loss_function(loss_function: Callable[..., Tensor]) -> None:
         raise TypeError(msg)
 
 
+@full_precision
 def shift_log(x: Tensor, offset: float = 1e-6) -> Tensor:
     r"""Logarithm of shifted probabilities, for those who port code; no loss of this library needs it.
 
@@ -298,7 +299,7 @@ def shift_log(x: Tensor, offset: float = 1e-6) -> Tensor:
     here start from logits instead, where neither is necessary.
 
     Shapes:
-        - `x`: any; output: the same
+        - `x`: any; output: the same, in float32 at least
 
     Args:
         x: probabilities.
@@ -306,7 +307,8 @@ def shift_log(x: Tensor, offset: float = 1e-6) -> Tensor:
 
     Raises:
         TypeError: for anything but a floating-point tensor.
-        ValueError: for an empty tensor, and an offset that is not above 0.
+        ValueError: for an empty tensor, and an offset that is not finite and at least 1.2e-38, the smallest normal
+            number of float32.
 
     References:
         J. Jiang, Y. Shu, J. Wang, M. Long: Transferability in Deep Learning: A Survey. 2022, with the library TLLib.
@@ -319,7 +321,7 @@ def shift_log(x: Tensor, offset: float = 1e-6) -> Tensor:
         tensor([-13.8155,  -0.6931,   0.0000])
     """
     _checks.tensor("x", x)
-    _checks.number("offset", offset, above=0)
+    _checks.positive("offset", offset)
     return (x + offset).clamp(max=1).log()
 
 

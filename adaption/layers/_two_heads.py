@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from adaption import _checks
-from adaption.layers.gradient_reversal import WarmStartGradientLayer
 
 
 def check_parts(finetune: object, grl: object = None, grl_name: str = "grl", **parts: object) -> None:
@@ -52,9 +51,11 @@ class TwoHeads(nn.Module):
         return (output, self.adv_head(self.grl(features))) if self.training else output
 
     def step(self) -> None:
-        """Go to the next step of the warm start, if there is one; call it after every training step."""
-        if isinstance(self.grl, WarmStartGradientLayer):
-            self.grl.step()
+        """Go to the next step of the schedule before the adversarial head; call it after every training step.
+
+        A schedule is what has a method ``step`` itself, in a Sequential too, unless it steps by itself.
+        """
+        _step(self.grl)
 
     def get_parameters(self, base_lr: float = 1.0) -> list[dict[str, Any]]:
         """Return parameter groups for an optimizer, the backbone's with a tenth of `base_lr` if it is finetuned."""
@@ -62,3 +63,13 @@ class TwoHeads(nn.Module):
         backbone_lr = 0.1 * base_lr if self.finetune else base_lr
         parts = (self.backbone, backbone_lr), (self.bottleneck, base_lr), (self.head, base_lr), (self.adv_head, base_lr)
         return [{"params": list(part.parameters()), "lr": lr} for part, lr in parts]
+
+
+def _step(layer: object) -> None:
+    step = getattr(layer, "step", None)
+    if callable(step):
+        if not getattr(layer, "auto_step", False):
+            step()
+    elif isinstance(layer, nn.Module):
+        for child in layer.children():
+            _step(child)

@@ -159,7 +159,8 @@ class PseudoLabelGenerator2d(nn.Module):
 
     def _gaussian(self, centre: Tensor, size: int, heatmaps: Tensor) -> Tensor:
         distance = torch.arange(size, device=heatmaps.device) - centre.unsqueeze(2)  # (N, K, size)
-        gaussian = torch.exp(-distance.to(heatmaps.dtype).square() / (2 * self.sigma**2))
+        # at 1e-3 the next pixel is 0 already; what is smaller could itself become 0 in float32
+        gaussian = torch.exp(-(distance.to(heatmaps.dtype) / max(self.sigma, 1e-3)).square() / 2)
         return gaussian * (distance.abs() <= 3 * self.sigma)
 
     def extra_repr(self) -> str:

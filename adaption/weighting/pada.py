@@ -33,7 +33,8 @@ def class_weights(target_logits: Tensor, temperature: float = 0.1) -> Tensor:
 
     Raises:
         TypeError: for anything but a floating-point tensor and a number.
-        ValueError: for an empty tensor, a wrong rank, and a temperature that is not positive and finite.
+        ValueError: for an empty tensor, a wrong rank, and a temperature that is not finite and at least 1.2e-38,
+            float32's smallest normal number.
 
     References:
         Z. Cao, L. Ma, M. Long, J. Wang: Partial Adversarial Domain Adaptation. ECCV 2018.
@@ -45,7 +46,7 @@ def class_weights(target_logits: Tensor, temperature: float = 0.1) -> Tensor:
         >>> class_weights(torch.tensor([[20.0, 0.0, 0.0], [20.0, 0.0, 0.0], [0.0, 20.0, 0.0]]))
         tensor([1.0000, 0.5000, 0.0000])
     """
-    _checks.number("temperature", temperature, above=0)
+    _checks.positive("temperature", temperature)
     return _relative(*_statistics(target_logits, temperature))
 
 
@@ -105,7 +106,7 @@ class ClassWeightModule(AdditiveMetric):
     class_probabilities: Tensor
 
     def __init__(self, temperature: float = 0.1, **kwargs: Any) -> None:
-        _checks.number("temperature", temperature, above=0)
+        _checks.positive("temperature", temperature)
         super().__init__(**kwargs)
         self.temperature = temperature
         self._keep_vectors("class_probabilities")
@@ -193,7 +194,7 @@ class AutomaticUpdateClassWeightModule(nn.Module):
         check_source(data_loader, classifier)
         _checks.device("device", device)
         _checks.count("num_classes", num_classes)
-        _checks.number("temperature", temperature, above=0)
+        _checks.positive("temperature", temperature)
         index = check_index(partial_classes_index, num_classes)
         super().__init__()
         self.update_steps = update_steps

@@ -38,6 +38,10 @@ def divergence(student: Tensor, teacher: Tensor) -> Tensor:
     return F.kl_div(student.log(), teacher, reduction="none").sum(1)
 
 
+def divergence_of_logits(student: Tensor, teacher: Tensor) -> Tensor:
+    return F.kl_div(student.log_softmax(1), teacher.softmax(1), reduction="none").sum(1)
+
+
 def test_distances_of_all_shapes() -> None:
     student, teacher = (torch.randn(4, 3).softmax(1) for _ in range(2))
     for measure in (F.mse_loss, F.l1_loss):
@@ -92,6 +96,66 @@ def test_dense_outputs() -> None:
     torch.testing.assert_close(none.mean(), l2_consistency_loss(student, teacher, mask))
 
 
+MASK_TYPES = [torch.bool, torch.uint8, torch.int16, torch.int64, torch.float16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("dtype", MASK_TYPES, ids=str)
+def test_a_mask_says_true_or_false_whatever_its_type(dtype: torch.dtype) -> None:
+    student, teacher = torch.randn(4, 3).requires_grad_(), torch.randn(4, 3)
+    keep = torch.tensor([True, False, True, True])
+    mask = 255 * keep.to(dtype) if dtype in {torch.uint8, torch.int16} else keep.to(dtype)
+    for metric in (L2ConsistencyLoss(), ConsistencyLoss(divergence_of_logits)):
+        value, expected = metric(student, teacher, mask), metric(student[keep], teacher[keep]) * 3 / 4
+        torch.testing.assert_close(value, expected)
+        gradients = [torch.autograd.grad(v, student)[0] for v in (value, expected)]
+        torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("size", [(5,), (2,), (4, 5), (1, 1), (2, 3, 2)], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_dense_masks_keep_positions(size: tuple[int, ...], reduction: str) -> None:
+    """The loss of a dense output is that of its positions, each taken for a sample."""
+    student, teacher = torch.randn(2, 3, *size).requires_grad_(), torch.randn(2, 3, *size)
+    mask = torch.rand(2, *size) > 0.5
+    flat = [output.movedim(1, -1).reshape(-1, 3) for output in (student, teacher)]
+    for build in (L2ConsistencyLoss, partial(ConsistencyLoss, divergence_of_logits)):
+        expected = build(reduction=reduction)(*flat, mask.flatten())
+        for form in (mask, mask.unsqueeze(1), 255 * mask.to(torch.uint8), mask.double()):
+            value = build(reduction=reduction)(student, teacher, form)
+            assert value.shape == ((2, *size) if reduction == "none" else ())
+            torch.testing.assert_close(value.flatten().float(), expected.flatten())
+        gradients = [torch.autograd.grad(v.sum(), student)[0] for v in (value, expected)]
+        torch.testing.assert_close(*gradients)
+
+
+def test_the_mask_of_a_confident_teacher_of_pixels() -> None:
+    teacher = torch.randn(2, 3, 4, 5).softmax(1)
+    student = torch.randn(2, 3, 4, 5).softmax(1)
+    metric = L2ConsistencyLoss()
+    confident = teacher.amax(1) > 0.6
+    value = metric(student, teacher, confident)
+    kept = (student - teacher).square().sum(1)[confident]
+    torch.testing.assert_close(value, kept.sum() / (2 * 4 * 5))
+    torch.testing.assert_close(metric.compute(), value.double())
+
+
+def test_errors_of_dense_masks() -> None:
+    student, teacher = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    metric = L2ConsistencyLoss()
+    metric(student, teacher)
+    match = r"`mask` must hold one entry per sample \(2,\) or per position \(2, 4, 5\), but got shape"
+    for wrong in ((2, 4), (2, 5, 4), (2, 3, 4, 5), (1, 4, 5), (2, 1, 5)):
+        refuses(metric, match, student, teacher, torch.ones(wrong))
+    refuses(metric, "`mask` must hold one weight per sample", student, teacher, torch.ones(4))
+    refuses(metric, "`mask` must not be negative", student, teacher, -torch.ones(2, 4, 5))
+    samples = ConsistencyLoss(lambda left, right: (left - right).square().sum((1, 2, 3)))
+    samples(student, teacher, torch.ones(2))
+    match = (
+        r"`distance_measure` must return one value per position \(2, 4, 5\) for a `mask` of that shape, but returned"
+    )
+    refuses(samples, match, student, teacher, torch.ones(2, 4, 5))
+
+
 def test_errors() -> None:
     student, teacher = torch.randn(4, 3), torch.randn(4, 3)
     metric = L2ConsistencyLoss()
@@ -101,6 +165,9 @@ def test_errors() -> None:
     )
     refuses(metric, "`mask` must hold one weight per sample", student, teacher, torch.ones(3))
     refuses(metric, "`mask` must not be negative", student, teacher, -torch.ones(4))
+    refuses(
+        metric, "`mask` must hold truth values, or shares between 0 and 1, but its", student, teacher, torch.ones(4) * 2
+    )
     refuses(metric, "`mask` must be a tensor, but got list", student, teacher, [1, 0, 1, 1], error=TypeError)
     scalar = ConsistencyLoss(F.mse_loss)
     scalar(student, teacher)

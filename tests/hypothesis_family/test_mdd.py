@@ -165,6 +165,10 @@ def test_dense_outputs() -> None:
         torch.testing.assert_close(none.mean(), function(*flat, weights.repeat_interleave(20)))
 
 
+def cosine_distance(left: Tensor, right: Tensor) -> Tensor:
+    return 1 - F.cosine_similarity(left, right, dim=1)
+
+
 def per_sample(left: Tensor, right: Tensor) -> Tensor:
     return (left - right).abs().mean(1)
 
@@ -226,6 +230,10 @@ def test_shift_log() -> None:
     torch.testing.assert_close(x.grad, torch.tensor([1e3, 500.0, 1 / 0.501, 0.0]))
     with pytest.raises(ValueError, match="`offset` must be a finite number above 0"):
         shift_log(x, offset=0)
+    with pytest.raises(ValueError, match=r"`offset` must be at least 1.17549e-38"):
+        shift_log(x, offset=1e-50)
+    halves = shift_log(torch.tensor([0.0, 0.5, 1.0], dtype=torch.float16), offset=1e-9)
+    torch.testing.assert_close(halves, torch.tensor([math.log(1e-9), math.log(0.5), 0.0]))
     with pytest.raises(TypeError, match="`x` must be a floating-point tensor"):
         shift_log(torch.tensor([1]))
 
@@ -244,6 +252,8 @@ def test_errors_of_all(loss: Any) -> None:
     for margin in (0, -1.0, float("inf")):
         with pytest.raises(ValueError, match="`margin` must be a finite number above 0"):
             loss(margin=margin)
+    with pytest.raises(ValueError, match=r"`margin` must be at least 1.17549e-38"):
+        loss(margin=1e-50)
     with pytest.raises(ValueError, match='`reduction` must be one of "mean", "sum", "none"'):
         loss(reduction="avg")
 
@@ -280,6 +290,18 @@ def test_errors_of_disparities() -> None:
     refuses(odd, r"`target_disparity` must return .* or a scalar, but returned shape \(4,\)", *batch)
     with pytest.raises(TypeError, match="`target_disparity` must be a Module or another callable, but got the class"):
         MarginDisparityDiscrepancy(F.l1_loss, nn.L1Loss)  # type: ignore[arg-type]  # the point of the test
+
+
+def test_disparities_of_unequal_shapes_are_not_paired() -> None:
+    """One value per sample beside one per position: of as many samples as positions, an addition would say nothing."""
+    batch = [torch.randn(4, 3, 4) for _ in range(4)]
+    positions, samples = cosine_distance, lambda left, right: cosine_distance(left, right).mean(1)
+    metric = MarginDisparityDiscrepancy(samples, positions, reduction="none")
+    refuses(metric, r'`reduction="none"` needs losses of the same shape .* but got \(4,\) and \(4, 4\)', *batch)
+    alike = MarginDisparityDiscrepancy(samples, samples, reduction="none")
+    assert alike(*batch).shape == (4,)
+    means = [MarginDisparityDiscrepancy(source, positions)(*batch) for source in (samples, positions)]
+    torch.testing.assert_close(*means)
 
 
 def test_errors_of_the_loss_function() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from adaption.functional import gradient_reversal
 from adaption.layers import (
     GradientReversalLayer,
     ImageClassifier,
@@ -74,6 +75,36 @@ def test_the_adversarial_gradient_is_reversed() -> None:
     assert isinstance(weight, Tensor)
     main, reverse = (torch.autograd.grad(out.square().sum(), weight, retain_graph=True)[0] for out in model(IMAGES))
     torch.testing.assert_close(reverse, -0.5 * main)
+
+
+class OwnSchedule(nn.Module):
+    """A user's, that knows nothing of ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+        self.inner = WarmStartGradientReversalLayer()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gradient_reversal(x, self.steps / 10)
+
+    def step(self) -> None:
+        self.steps += 1
+
+
+def test_steps_of_any_schedule() -> None:
+    own, nested = OwnSchedule(), WarmStartGradientReversalLayer()
+    for grl in (own, nn.Sequential(nn.Dropout(), nested)):
+        ImageClassifier(backbone(), 5, **SMALL, grl=grl).step()
+    assert own.steps == 1
+    assert own.inner.iteration == 0  # what is inside of a schedule is its own affair
+    assert nested.iteration == 1
+    by_itself = WarmStartGradientReversalLayer(auto_step=True)
+    model = ImageClassifier(backbone(), 5, **SMALL, grl=by_itself)
+    model(IMAGES)
+    model.step()
+    assert by_itself.iteration == 1
+    ImageClassifier(backbone(), 5, **SMALL, grl=gradient_reversal).step()  # type: ignore[arg-type]  # has no steps
 
 
 @pytest.mark.parametrize("network", [ImageClassifier, ImageRegressor])

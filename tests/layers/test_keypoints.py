@@ -79,6 +79,16 @@ def test_a_single_joint_has_no_others() -> None:
     assert output.grad.eq(0).all()
 
 
+@pytest.mark.parametrize("sigma", [1e-50, 1e-200, 1e-3, 1e30, 1e200])
+def test_pseudo_labels_of_extreme_widths(sigma: float) -> None:
+    """A single pixel, or a Gaussian so wide that it is 1 everywhere."""
+    prediction = torch.zeros(1, 2, 3, 4)
+    prediction[0, 0, 1, 2] = prediction[0, 1, 0, 0] = 1
+    truth, false = PseudoLabelGenerator2d(2, 3, 4, sigma)(prediction)
+    torch.testing.assert_close(truth, prediction if sigma < 1 else torch.ones(1, 2, 3, 4))
+    torch.testing.assert_close(false, truth.flip(1))
+
+
 @pytest.mark.parametrize("epsilon", [0.0, 1e-3])
 def test_divergence_equals_loops(epsilon: float) -> None:
     output, target, weight = (

@@ -82,6 +82,10 @@ def test_bad_input_is_refused() -> None:
     metric.reset()
     metric.update(torch.randn(2, 5))
     assert metric.compute().shape == (5,)
+    for build in (ClassWeightModule, lambda temperature: class_weights(torch.randn(2, 3), temperature)):
+        with pytest.raises(ValueError, match=r"`temperature` must be at least 1.17549e-38, .* but got 1e-50"):
+            build(1e-50)
+    assert class_weights(torch.tensor([[1.0, 1.0, 0.0]]), 1.2e-38).tolist() == [1, 1, 0]
     for temperature in (0.0, -1.0, math.nan, math.inf):
         with pytest.raises(ValueError, match="`temperature` must be a finite number above 0"):
             ClassWeightModule(temperature)
@@ -317,6 +321,7 @@ def test_settings_are_checked() -> None:
         ({"update_steps": 0}, ValueError, "`update_steps` must be at least 1"),
         ({"num_classes": 0}, ValueError, "`num_classes` must be at least 1"),
         ({"temperature": 0}, ValueError, "`temperature` must be a finite number above 0"),
+        ({"temperature": 1e-50}, ValueError, "`temperature` must be at least 1.17549e-38"),
         ({"loader": 5}, TypeError, "`data_loader` must be iterable"),
         ({"classifier": 5}, TypeError, "`classifier` must be a Module or another callable"),
     ):

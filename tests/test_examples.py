@@ -34,28 +34,49 @@ def test_docstring_examples(door: str, name: str) -> None:
 
 
 def test_readme_loop(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert blocks
-    for block in blocks:
+    loops = blocks((ROOT / "README.md").read_text(), "python")
+    assert loops
+    for block in loops:
         exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - the README is ours
     assert capsys.readouterr().out.startswith("epoch 0: domain distance 0.")
 
 
-def test_torchrun_script(tmp_path: Path) -> None:
-    (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "distributed.md").read_text(), re.DOTALL)
-    (tmp_path / "train.py").write_text(script)
+def on_two_processes(script: str, folder: Path) -> list[tuple[str, float]]:
+    """Run a script by torchrun; the epochs that it prints, with their domain distances."""
+    (folder / "train.py").write_text(script)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
-    command = [*torchrun, str(tmp_path / "train.py")]
+    command = [*torchrun, "train.py"]
     for _ in range(4):
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd=folder)
         # gloo's threads can abort an interpreter that shuts down: https://github.com/pytorch/pytorch/pull/179291
         if "terminate called without an active exception" not in done.stderr:
             break
     assert done.returncode == 0, done.stderr
-    lines = re.findall(r"epoch (\d): domain loss (.+), domain distance (.+)", done.stdout)
-    assert [epoch for epoch, *_ in lines] == list("01234")  # from one rank only
-    assert 0 < float(lines[-1][2]) < 0.7 * float(lines[0][2])
+    lines = re.findall(r"epoch (\d): domain loss .+, domain distance (.+)", done.stdout)
+    return [(epoch, float(distance)) for epoch, distance in lines]
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL)
+
+
+def test_torchrun_script(tmp_path: Path) -> None:
+    (script,) = blocks((ROOT / "docs" / "distributed.md").read_text(), "python")
+    lines = on_two_processes(script, tmp_path)
+    assert [epoch for epoch, _ in lines] == list("01234")  # from one rank only
+    assert 0 < lines[-1][1] < 0.7 * lines[0][1]
+
+
+@pytest.mark.parametrize("heading", ["Accelerate", "FSDP2 and distributed checkpoints"])
+def test_scripts_inside_frameworks(heading: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "inside-your-framework.md").read_text()
+    module, *_ = blocks(page, "{testcode}")
+    (script,) = blocks(page.split(f"\n## {heading}\n")[1].split("\n## ")[0], "python")
+    lines = on_two_processes(f"{module}\n{script}", tmp_path)
+    assert [epoch for epoch, _ in lines] == list("012")
+    assert 0 < lines[-1][1] < lines[0][1]
+    assert any((tmp_path / "checkpoint").iterdir())
 
 
 @pytest.mark.parametrize(("door", "name"), PUBLIC, ids=lambda value: value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 from collections.abc import Iterator
 from itertools import islice
@@ -11,8 +12,9 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.tuner.tuning import Tuner
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import ProcessExitedException
 from torch.nn import functional as F
@@ -95,7 +97,7 @@ class ResumableLoader:
 def trainer(folder: Path, **settings: Any) -> L.Trainer:
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
     settings = {"enable_checkpointing": False, "devices": 1, **quiet, **settings}
-    return L.Trainer(accelerator="cpu", max_epochs=2, logger=CSVLogger(folder, "", ""), **settings)
+    return L.Trainer(accelerator="cpu", logger=CSVLogger(folder, "", ""), **{"max_epochs": 2, **settings})
 
 
 def logged(folder: Path, name: str) -> list[float]:
@@ -167,3 +169,78 @@ def test_ranks_log_what_one_process_logs(tmp_path: Path) -> None:
     trainer(tmp_path / "one", accumulate_grad_batches=2).fit(Divided(scheduled=False))
     for name in ("distance_epoch", "dann_epoch", "cdan_epoch"):
         assert logged(tmp_path / "two", name) == pytest.approx(logged(tmp_path / "one", name), rel=1e-6)
+
+
+class Validated(Model):
+    """A game with a metric of its own for validation, over the discriminator that is trained."""
+
+    def __init__(self, batch_size: int = BATCH) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.val_dann = DomainAdversarialLoss(self.dann.domain_disc)
+        self.expected: list[float] = []
+        self.validated = DomainAdversarialLoss(nn.Identity())
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(data(), self.batch_size)
+
+    val_dataloader = train_dataloader
+
+    def validation_step(self, batch: Any) -> None:
+        source, _, target = batch
+        source, target = self.extractor(source), self.extractor(target)
+        self.val_dann.update(source, target)
+        self.log("val_dann", self.val_dann)
+        self.validated.update(self.dann.domain_disc(source), self.dann.domain_disc(target))
+
+    def on_validation_epoch_end(self) -> None:
+        self.expected.append(self.validated.compute().item())
+        self.validated.reset()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
+def test_validation_has_an_epoch_of_its_own_and_the_discriminator_of_training(tmp_path: Path, precision: Any) -> None:
+    model = Validated()
+    average = EMAWeightAveraging(decay=0.5)  # validation asks the averaged discriminator
+    trainer(tmp_path, precision=precision, val_check_interval=0.5, callbacks=[average]).fit(model)
+    sanity_check, *expected = model.expected
+    assert sanity_check != expected[0]
+    assert logged(tmp_path, "val_dann") == pytest.approx(expected, rel=1e-6)
+    assert len(model.seen) == 2 * STEPS
+    epochs = []
+    for seen in (model.seen[:STEPS], model.seen[STEPS:]):
+        metric = MaximumMeanDiscrepancyLoss()
+        for batch in seen:
+            metric.update(*batch)
+        epochs.append(metric.compute().item())
+    assert logged(tmp_path, "distance_epoch") == pytest.approx(epochs, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*bottleneck", "ignore:.*FLOPs", "ignore:.*no `val_dataloader`")
+def test_the_tuner_leaves_no_trace(tmp_path: Path) -> None:
+    model = persistent(Validated())
+    before = copy.deepcopy(model.state_dict())
+    tuner = Tuner(trainer(tmp_path, default_root_dir=tmp_path))
+    tuner.lr_find(model, num_training=5, update_attr=False)
+    assert len(model.seen) >= 5
+    tuner.scale_batch_size(model, init_val=4, max_trials=1, steps_per_trial=2)
+    torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
+
+
+class Discriminators(Callback):
+    """Remembers a parameter of a discriminator as it is at the start of each epoch."""
+
+    def __init__(self) -> None:
+        self.seen: list[Tensor] = []
+
+    def on_train_epoch_start(self, _: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.seen.append(pl_module.get_parameter("dann.domain_disc.layers.0.weight").detach().clone())
+
+
+def test_discriminators_are_averaged_like_the_network(tmp_path: Path) -> None:
+    model, by_epoch = Model(), Discriminators()
+    callbacks = [by_epoch, StochasticWeightAveraging(swa_lrs=0.1, swa_epoch_start=2)]  # from the second epoch on
+    trainer(tmp_path, max_epochs=3, callbacks=callbacks).fit(model, DataLoader(data(), BATCH))
+    averaged = model.get_parameter("dann.domain_disc.layers.0.weight").detach()
+    torch.testing.assert_close(averaged, torch.stack(by_epoch.seen[1:]).mean(0))
+    assert model.dann.state_dict()["grl.iteration"] == 3 * STEPS

@@ -57,6 +57,18 @@ def test_update_and_forward_accumulate_the_same(case: Case) -> None:
 
 
 @every_loss
+def test_a_new_batch_drops_the_value_of_before(case: Case) -> None:
+    called, updated, expected = case.build(), case.build(), case.build()
+    for n, m in sizes(case):
+        batch = case.batch(n, m)
+        called(*batch)
+        updated.update(*batch)
+        expected.update(*batch)
+        assert_same(called.compute(), updated.compute())
+    assert_same(called.compute(), expected.compute())
+
+
+@every_loss
 def test_epoch_value_is_what_it_says(case: Case) -> None:
     metric = case.build()
     batches = [cast(case.batch(n, m), torch.float64) for n, m in sizes(case)]

@@ -33,6 +33,15 @@ def test_equals_the_paper(samples: int, classes: int, seed: int) -> None:
     assert value >= -p * math.log(p) - (1 - p) * math.log(1 - p) - 1e-12
 
 
+@pytest.mark.parametrize("missing", [1, 2, 5, 7])
+def test_a_mean_close_to_one_keeps_its_digits(missing: int) -> None:
+    """Of n - p the rounding of p is all that is lost; 1 - p / n would lose it n times."""
+    small = missing * 2.0**-22
+    predictions = torch.tensor([[1 - small, small], [1.0, 0.0], [1.0, 0.0]])
+    for value in (class_balance_loss(predictions), ClassBalanceLoss(2)(predictions)):
+        assert value.item() == pytest.approx(by_loops(predictions.tolist()), rel=1e-6)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_probabilities_of_exactly_zero_and_one(dtype: torch.dtype) -> None:
     logits = torch.tensor([[1000.0, 0.0, 0.0]] * 3, dtype=dtype, requires_grad=True)

@@ -67,6 +67,11 @@ def test_the_reversal_lets_features_leave_the_boundary() -> None:
     assert features[1].item() < -1
 
 
+def test_one_sample_whose_logits_look_like_probabilities_says_nothing_of_the_others() -> None:
+    logits = torch.tensor([[0.25, 0.75, 0.0], [0.0, 2.0, 1.0], [3.0, 0.5, 0.5]])
+    assert unknown_class_binary_cross_entropy(logits).item() == pytest.approx(by_loops(logits.tolist(), 0.5))
+
+
 def test_errors() -> None:
     metric, good = UnknownClassBinaryCrossEntropy(), torch.randn(4, 3)
     metric(good)

@@ -39,6 +39,19 @@ def test_only_the_adversarial_head_receives_a_gradient() -> None:
     assert output_adv.grad.abs().sum() > 0
 
 
+def test_labels_are_constants_whatever_generates_them() -> None:
+    """Not all generators end in a Gaussian around the largest pixel, through which no gradient goes anyway."""
+
+    def soft(heatmap: Tensor) -> tuple[Tensor, Tensor]:
+        return heatmap.softmax(1), 1 - heatmap.softmax(1)
+
+    for mode in ("min", "max"):
+        output, output_adv = (heatmap.requires_grad_() for heatmap in heatmaps(2))
+        RegressionDisparity(soft, JointsKLLoss())(output, output_adv, mode=mode).backward()
+        assert output.grad is None
+        assert output_adv.grad is not None
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 def test_the_epoch_follows_the_criterion(reduction: str) -> None:
     metric = RegressionDisparity(GENERATOR, JointsKLLoss(reduction))

@@ -1,0 +1,286 @@
+"""The formula of each loss as its paper prints it, in plain torch, for autograd to differentiate.
+
+Nothing here is stable, fast or checked, and nothing comes from the library but settings and the modules inside. A
+formula takes the metric and the arguments of `update`; where there is a gradient reversal, also what stands for it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Turn = Callable[[Tensor], Tensor]
+
+
+def straight(x: Tensor) -> Tensor:
+    return x
+
+
+def turned(x: Tensor) -> Tensor:
+    """The value of x with the derivative -1."""
+    return 2 * x.detach() - x
+
+
+def reduced(reduction: str, *domains: Tensor) -> Tensor:
+    """The sum over the domains of their means, their sums, or sample by sample."""
+    if reduction == "none":
+        return functools.reduce(torch.add, domains)
+    values = [losses.sum() if reduction == "sum" else losses.mean() for losses in domains]
+    return functools.reduce(torch.add, values)
+
+
+def weighted(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """The losses of samples, at one place or many, times the weights of the samples."""
+    return losses if weights is None else losses * weights.reshape(-1, *[1] * (losses.ndim - 1))
+
+
+# features
+
+
+def squared_distances(x: Tensor) -> Tensor:
+    return (x[:, None] - x[None]).square().sum(2)
+
+
+def bandwidth_of(distances: Tensor, rule: str | float) -> Tensor | float:
+    """The lower median or the mean, of which each pair has a share in the gradient."""
+    if not isinstance(rule, str):
+        return rule
+    return distances.sort().values[(len(distances) - 1) // 2] if rule == "median" else distances.mean()
+
+
+def gaussians(distances: Tensor, bandwidth: Tensor | float, number: int) -> Tensor:
+    scales = (2.0 ** (i - number // 2) for i in range(number))
+    return torch.stack([torch.exp(-scale * distances / bandwidth) for scale in scales]).mean(0)
+
+
+def estimate(kernel: Tensor, n: int, weights: Sequence[Tensor | None], estimator: str) -> Tensor:
+    """Gretton et al. 2012, equations (5) and (3), from the kernel matrix of all samples."""
+    m = len(kernel) - n
+    within_source, within_target, across = kernel[:n, :n], kernel[n:, n:], kernel[:n, n:]
+    if estimator == "unbiased":
+        source = (within_source.sum() - within_source.trace()) / (n * (n - 1))
+        target = (within_target.sum() - within_target.trace()) / (m * (m - 1))
+        return source + target - 2 * across.mean()
+    u, v = (torch.ones(size) if w is None else w.flatten() for w, size in zip(weights, (n, m), strict=True))
+    u, v = (w.to(kernel.dtype) / w.sum() for w in (u, v))
+    return u @ within_source @ u + v @ within_target @ v - 2 * u @ across @ v
+
+
+def mmd(metric: Any, source: Tensor, target: Tensor, *weights: Tensor) -> Tensor:
+    return _kernels(metric, [metric.num_kernels], [metric.bandwidth], [source], [target], weights)
+
+
+def jmmd(metric: Any, source: list[Tensor], target: list[Tensor], *weights: Tensor) -> Tensor:
+    if metric.thetas is not None:
+        rows = [theta(torch.cat(pair)) for theta, *pair in zip(metric.thetas, source, target, strict=True)]
+        source, target = [row[: len(source[0])] for row in rows], [row[len(source[0]) :] for row in rows]
+    numbers, rules = (
+        [setting] * len(source) if isinstance(setting, (str, int, float)) else setting
+        for setting in (metric.num_kernels, metric.bandwidth)
+    )
+    return _kernels(metric, numbers, rules, source, target, weights)
+
+
+def _kernels(
+    metric: Any,
+    numbers: Any,
+    rules: Any,
+    source: list[Tensor],
+    target: list[Tensor],
+    weights: Sequence[Tensor],
+) -> Tensor:
+    if metric.estimator == "linear":
+        return _linear(numbers, rules, source, target)
+    kernel = torch.ones(())
+    for s, t, number, rule in zip(source, target, numbers, rules, strict=True):
+        distances = squared_distances(torch.cat([s, t]))
+        pairs = distances[tuple(torch.tril_indices(len(distances), len(distances), -1))]
+        kernel = kernel * gaussians(distances, bandwidth_of(pairs, rule), number)
+    return estimate(kernel, len(source[0]), weights or (None, None), metric.estimator)
+
+
+def _linear(numbers: Any, rules: Any, source: list[Tensor], target: list[Tensor]) -> Tensor:
+    """Lemma 14: disjoint pairs of consecutive samples, an odd last one dropped."""
+    kernels: list[Tensor | float] = [1.0] * 4
+    for s, t, number, rule in zip(source, target, numbers, rules, strict=True):
+        pairs = len(s) // 2
+        s1, s2, t1, t2 = (x[start : 2 * pairs : 2] for x in (s, t) for start in (0, 1))
+        distances = [(a - b).square().sum(1) for a, b in ((s1, s2), (t1, t2), (s1, t2), (s2, t1))]
+        bandwidth = bandwidth_of(torch.cat(distances), rule)
+        kernels = [k * gaussians(d, bandwidth, number) for k, d in zip(kernels, distances, strict=True)]
+    within_source, within_target, one, other = kernels
+    return torch.as_tensor(within_source + within_target - one - other).mean()
+
+
+def bsp(metric: Any, source: Tensor, target: Tensor) -> Tensor:
+    leading = [torch.linalg.svdvals(features)[: metric.num_singular_values] for features in (source, target)]
+    return torch.cat(leading).square().sum()
+
+
+# domain discriminators
+
+
+def of_label(logits: Tensor, label: float) -> Tensor:
+    """Binary cross entropy by the sigmoid itself; one logit per place."""
+    p = logits.sigmoid()
+    return -(label * p.log() + (1 - label) * (1 - p).log())
+
+
+def one_each(answers: Tensor) -> Tensor:
+    return answers.squeeze(1) if answers.ndim > 1 and answers.shape[1] == 1 else answers
+
+
+def dann(metric: Any, source: Tensor, target: Tensor, *weights: Any, turn: Turn = straight) -> Tensor:
+    u, v = (*weights, None, None)[:2]
+    losses = [of_label(one_each(metric.domain_disc(turn(x))), label) / 2 for x, label in ((source, 0), (target, 1))]
+    return reduced(metric.reduction, weighted(losses[0], u), weighted(losses[1], v))
+
+
+def cdan(metric: Any, *batch: Tensor, turn: Turn = straight) -> Tensor:
+    losses, weights = [], []
+    for logits, features, label in ((batch[0], batch[1], 0), (batch[2], batch[3], 1)):
+        g = logits.softmax(1).detach()
+        if metric.randomized:
+            random = metric.joint_map
+            matrices = random.features_matrix.to(features.dtype), random.predictions_matrix.to(features.dtype)
+            joint = (features @ matrices[0]) * (g @ matrices[1]) / metric.randomized_dim**0.5
+        else:
+            joint = (g[:, :, None] * features[:, None, :]).flatten(1)  # the class is the slower index
+        losses.append(of_label(one_each(metric.domain_disc(turn(joint))), label))
+        weights.append(1 + torch.exp((g * g.log()).sum(1)))
+    if not metric.entropy_conditioning:
+        return reduced(metric.reduction, *(loss / 2 for loss in losses))
+    products = [w * loss for w, loss in zip(weights, losses, strict=True)]
+    if metric.reduction == "none":
+        return (products[0] + products[1]) / (weights[0] + weights[1]).mean()
+    mean = torch.cat(products).sum() / torch.cat(weights).sum()
+    return len(losses[0]) * mean if metric.reduction == "sum" else mean
+
+
+def adda(_: Any, domain_logits: Tensor, domain_label: str) -> Tensor:
+    return of_label(domain_logits, float(domain_label == "target")).mean()
+
+
+def advent(metric: Any, logits: Tensor, domain_label: str) -> Tensor:
+    p = logits.softmax(1)
+    entropy = -p * p.log2() / torch.tensor(float(logits.shape[1]), dtype=p.dtype).log2()
+    return adda(metric, metric.domain_disc(entropy), domain_label)
+
+
+# task heads
+
+
+def mcd(_: Any, predictions1: Tensor, predictions2: Tensor) -> Tensor:
+    return (predictions1 - predictions2).abs().mean()
+
+
+def by_class(predictions: Tensor) -> Tensor:
+    return predictions.transpose(0, 1).flatten(1).mean(1)
+
+
+def marginal_entropy(_: Any, predictions: Tensor) -> Tensor:
+    return -by_class(predictions).log().mean()
+
+
+def _margin(metric: Any, source: Tensor, target: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    u, v = (*weights, None, None)[:2]
+    return reduced(metric.reduction, weighted(-metric.margin * source, u), weighted(target, v))
+
+
+def mdd(metric: Any, *batch: Tensor) -> Tensor:
+    source, target = metric.source_disparity(*batch[:2]), metric.target_disparity(*batch[2:4])
+    return _margin(metric, source, target, batch[4:])
+
+
+def mdd_of_classifiers(metric: Any, *batch: Tensor) -> Tensor:
+    source, target = (
+        adversarial.softmax(1).gather(1, main.argmax(1, keepdim=True)).squeeze(1)
+        for main, adversarial in (batch[:2], batch[2:4])
+    )
+    return _margin(metric, -source.log(), (1 - target).log(), batch[4:])
+
+
+def mdd_of_regressors(metric: Any, *batch: Tensor) -> Tensor:
+    source, target = (
+        metric.loss_function(adversarial, main.detach(), reduction="none").mean(1)
+        for main, adversarial in (batch[:2], batch[2:4])
+    )
+    return _margin(metric, source, target, batch[4:])
+
+
+def regda(metric: Any, output: Tensor, output_adv: Tensor, weight: Any = None, mode: str = "min") -> Tensor:
+    n, k, height, width = output.shape
+    labels = torch.zeros_like(output)
+    for i in range(n):
+        for j in range(k):
+            row, column = divmod(int(output[i, j].argmax()), width)
+            for y in range(height):
+                for x in range(width):
+                    distances = torch.tensor([abs(y - row), abs(x - column)], dtype=torch.float64)
+                    if distances.max() <= 3 * metric.pseudo_label_generator.sigma:
+                        exponent = -distances.square().sum() / (2 * metric.pseudo_label_generator.sigma**2)
+                        labels[i, j, y, x] = exponent.exp()
+    if mode == "max":
+        labels = (labels.sum(1, keepdim=True) - labels).clamp(max=1)
+    q = labels.flatten(2) + metric.criterion.epsilon
+    q = q / q.sum(2, keepdim=True)
+    losses = (torch.special.xlogy(q, q) - q * output_adv.flatten(2).softmax(2).log()).sum(2)
+    return reduced(metric.criterion.reduction, losses if weight is None else losses * weight.reshape(n, k))
+
+
+def osbp(metric: Any, target_logits: Tensor) -> Tensor:
+    p = target_logits.softmax(1)[:, -1]
+    losses: Tensor = -(metric.t * p.log() + (1 - metric.t) * (1 - p).log())
+    return losses.mean()
+
+
+# students and teachers
+
+
+def consistency(metric: Any, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+    distances = metric.distance_measure(student, teacher)
+    return reduced(metric.reduction, distances if mask is None else distances * mask)
+
+
+def l2_consistency(metric: Any, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+    distances = (student - teacher).square().sum(1)
+    return reduced(metric.reduction, distances if mask is None else distances * mask)
+
+
+def class_balance(_: Any, predictions: Tensor) -> Tensor:
+    p, uniform = by_class(predictions), 1 / predictions.shape[1]
+    return -(uniform * p.log() + (1 - uniform) * (1 - p).log()).mean()
+
+
+# weights
+
+
+def class_weights(metric: Any, target_logits: Tensor) -> Tensor:
+    shares: Tensor = (target_logits / metric.temperature).softmax(1).mean(0)
+    return shares / shares[shares.argmax()]
+
+
+FORMULAS: dict[str, Callable[..., Tensor]] = {
+    "MaximumMeanDiscrepancyLoss": mmd,
+    "JointMaximumMeanDiscrepancyLoss": jmmd,
+    "BatchSpectralPenalizationLoss": bsp,
+    "DomainAdversarialLoss": dann,
+    "ConditionalDomainAdversarialLoss": cdan,
+    "AdversarialDiscriminativeLoss": adda,
+    "DomainAdversarialEntropyLoss": advent,
+    "ClassifierDiscrepancyLoss": mcd,
+    "MarginalEntropyLoss": marginal_entropy,
+    "MarginDisparityDiscrepancy": mdd,
+    "ClassificationMarginDisparityDiscrepancy": mdd_of_classifiers,
+    "RegressionMarginDisparityDiscrepancy": mdd_of_regressors,
+    "RegressionDisparity": regda,
+    "UnknownClassBinaryCrossEntropy": osbp,
+    "ConsistencyLoss": consistency,
+    "L2ConsistencyLoss": l2_consistency,
+    "ClassBalanceLoss": class_balance,
+    "ClassWeightModule": class_weights,
+}

@@ -268,6 +268,8 @@ class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
         for index, theta in enumerate(self.thetas or ()):
             _checks.fits(f"source_features[{index}]", source_features[index], f"thetas[{index}]", theta)
         check_unweighted(self.estimator, source_weights, target_weights)
+        _per_layer("num_kernels", self.num_kernels, len(source_features))
+        _per_layer("bandwidth", self.bandwidth, len(source_features))
         if self.thetas is not None:
             source_features, target_features = self._mapped(self.thetas, source_features, target_features)
         source, target = source_features[0], target_features[0]

@@ -234,8 +234,8 @@ class MaximumMeanDiscrepancyLoss(GlobalBatchMetric):
 
     `compute` returns the mean of the batch values, each weighted by its number of samples `n + m` (constant memory; the
     block estimator of Zaremba, Gretton and Blaschko: B-tests, NeurIPS 2013, https://arxiv.org/abs/1307.1954). The
-    biased estimate shrinks with the batch, so compare epochs of equal batch size only. With ``pooled=True`` the
-    features of the epoch are kept and `compute` is the exact value over all of them.
+    biased estimate is too high by a bias that falls as the batch grows, so compare epochs of equal batch size only.
+    With ``pooled=True`` the features of the epoch are kept and `compute` is the exact value over all of them.
 
     Inputs of `update` and `forward`:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ

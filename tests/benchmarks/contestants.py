@@ -112,7 +112,7 @@ def plain_mmd(source: Tensor, target: Tensor, num_kernels: int = 5) -> Tensor:
     stacked = torch.cat([source, target])
     distances = torch.cdist(stacked, stacked).square()
     rows, columns = torch.triu_indices(len(stacked), len(stacked), offset=1)
-    bandwidth = distances.detach()[rows, columns].median()
+    bandwidth = distances[rows, columns].median()
     kernel = torch.zeros(())
     for s in range(num_kernels):
         kernel = kernel + torch.exp(-(2.0 ** (s - num_kernels // 2)) * distances / bandwidth) / num_kernels
@@ -126,7 +126,7 @@ def plain_jmmd(source: list[Tensor], target: list[Tensor]) -> Tensor:
         stacked = torch.cat(pair)
         distances = torch.cdist(stacked, stacked).square()
         rows, columns = torch.triu_indices(len(stacked), len(stacked), offset=1)
-        kernel = kernel * torch.exp(-distances / distances.detach()[rows, columns].median())
+        kernel = kernel * torch.exp(-distances / distances[rows, columns].median())
     return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
 
 

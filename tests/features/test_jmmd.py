@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -12,22 +13,25 @@ from torch import Tensor, nn
 
 from adaption import JointMaximumMeanDiscrepancyLoss
 from adaption.functional import joint_maximum_mean_discrepancy, maximum_mean_discrepancy
-from adaption.layers import GradientReversalLayer
+from adaption.layers import GradientReversalLayer, WarmStartGradientReversalLayer
 
 
-def reference(source: list[Tensor], target: list[Tensor], num_kernels: int, estimator: str) -> float:
+def reference(
+    source: list[Tensor], target: list[Tensor], num_kernels: list[int], rules: list[str | float], estimator: str
+) -> float:
     """Long et al. 2017, equation (10), with double loops over samples and a loop over layers."""
     product = np.ones((len(source[0]) + len(target[0]),) * 2)
-    for s, t in zip(source, target, strict=True):
+    for s, t, number, rule in zip(source, target, num_kernels, rules, strict=True):
         rows = np.concatenate([s.numpy(), t.numpy()])
         size = len(rows)
         squared = [[float(((x - y) ** 2).sum()) for y in rows] for x in rows]
         ordered = sorted(squared[i][j] for i in range(size) for j in range(i))
-        median = ordered[(len(ordered) - 1) // 2]
+        median, mean = ordered[(len(ordered) - 1) // 2], sum(ordered) / len(ordered)
+        bandwidth = rule if not isinstance(rule, str) else median if rule == "median" else mean
         for i in range(size):
             for j in range(size):
-                scales = [2.0 ** (k - num_kernels // 2) for k in range(num_kernels)]
-                product[i, j] *= sum(math.exp(-scale * squared[i][j] / median) for scale in scales) / num_kernels
+                scales = [2.0 ** (k - number // 2) for k in range(number)]
+                product[i, j] *= sum(math.exp(-scale * squared[i][j] / bandwidth) for scale in scales) / number
     n = len(source[0])
     blocks = product[:n, :n], product[n:, n:], product[:n, n:]
     if estimator == "biased":
@@ -50,16 +54,35 @@ def draw(n: int, m: int) -> tuple[list[Tensor], list[Tensor]]:
 def test_equals_the_paper(n: int, m: int, num_kernels: int, estimator: str) -> None:
     source, target = draw(n, m)
     value = joint_maximum_mean_discrepancy(source, target, num_kernels=num_kernels, estimator=estimator)
-    assert value.item() == pytest.approx(reference(source, target, num_kernels, estimator), abs=1e-12)
+    assert value.item() == pytest.approx(
+        reference(source, target, [num_kernels] * 3, ["median"] * 3, estimator), abs=1e-12
+    )
 
 
-@pytest.mark.parametrize("num_kernels", [1, 3])
-def test_gradcheck(num_kernels: int) -> None:
+@pytest.mark.parametrize("estimator", ["biased", "unbiased"])
+@pytest.mark.parametrize("num_kernels", [[1, 1, 1], [5, 1, 2]])
+def test_settings_for_each_layer(num_kernels: list[int], estimator: str) -> None:
+    rules: list[str | float] = ["mean", 1.68, "median"]
+    source, target = draw(5, 4)
+    settings: dict[str, Any] = {"num_kernels": num_kernels, "bandwidth": rules, "estimator": estimator}
+    expected = pytest.approx(reference(source, target, num_kernels, rules, estimator), abs=1e-12)
+    assert joint_maximum_mean_discrepancy(source, target, **settings).item() == expected
+    for pooled in (False, True):
+        metric = JointMaximumMeanDiscrepancyLoss(pooled=pooled, **settings)
+        assert metric(source, target).item() == expected
+        assert metric.compute().item() == expected
+
+
+@pytest.mark.parametrize("bandwidth", ["median", "mean", 2.0, ["mean", 1.68, "median"]])
+@pytest.mark.parametrize("num_kernels", [1, 3, [5, 1, 2]])
+@pytest.mark.parametrize("estimator", ["biased", "unbiased"])
+def test_gradcheck(num_kernels: int | list[int], bandwidth: Any, estimator: str) -> None:
     source, target = draw(3, 4)
     leaves = [layer.clone().requires_grad_() for layer in (*source, *target)]
+    settings: dict[str, Any] = {"num_kernels": num_kernels, "bandwidth": bandwidth, "estimator": estimator}
 
     def value(*layers: Tensor) -> Tensor:
-        return joint_maximum_mean_discrepancy(layers[:3], layers[3:], num_kernels=num_kernels, bandwidth=2.0)
+        return joint_maximum_mean_discrepancy(layers[:3], layers[3:], **settings)
 
     assert torch.autograd.gradcheck(value, leaves)
 
@@ -115,6 +138,24 @@ def test_thetas_are_trained_saved_and_play_against_the_features() -> None:
         assert metric(source, target) > before
 
 
+@pytest.mark.parametrize("pooled", [False, True])
+def test_thetas_see_both_domains_at_once_and_compute_asks_nothing_of_them(*, pooled: bool) -> None:
+    """Batch normalisation of each domain by itself would hide a shift, and a schedule would go two steps."""
+    schedule = WarmStartGradientReversalLayer(max_iters=10, auto_step=True)
+    theta = nn.Sequential(schedule, nn.BatchNorm1d(4))
+    metric = JointMaximumMeanDiscrepancyLoss(thetas=[theta], pooled=pooled)
+    source, target = torch.randn(32, 4), torch.randn(24, 4) + 100
+    assert metric([source], [target]) > 1
+    assert schedule.iteration == 1
+    metric.update([source], [target])
+    assert schedule.iteration == 2
+    before = copy.deepcopy(theta.state_dict())
+    value = metric.compute()
+    assert value > 1
+    assert not value.requires_grad
+    torch.testing.assert_close(theta.state_dict(), before, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("source", "target", "error", "message"),
     [
@@ -138,6 +179,20 @@ def test_bad_input_is_a_sentence(source: Any, target: Any, error: type[Exception
 def test_bad_settings() -> None:
     with pytest.raises(ValueError, match='`estimator` must be one of "biased", "unbiased"'):
         JointMaximumMeanDiscrepancyLoss(estimator="linear")
+    settings: list[tuple[dict[str, Any], str]] = [
+        ({"bandwidth": []}, "`bandwidth` must hold a value for each layer, but is empty"),
+        ({"num_kernels": [1, 0]}, "`num_kernels` must be at least 1"),
+        ({"bandwidth": ["median", "mode"]}, "`bandwidth` must be one of"),
+    ]
+    for setting, message in settings:
+        with pytest.raises(ValueError, match=message):
+            JointMaximumMeanDiscrepancyLoss(**setting)
+    for pooled in (False, True):
+        theta = nn.BatchNorm1d(3)
+        metric = JointMaximumMeanDiscrepancyLoss([1, 1], thetas=[theta, theta, theta], pooled=pooled)
+        with pytest.raises(ValueError, match=r"`num_kernels` must hold one value for each layer \(3\), but got 2"):
+            metric(*draw(3, 3))
+        assert theta.num_batches_tracked == 0
     metric = JointMaximumMeanDiscrepancyLoss(thetas=[nn.Identity()])
     with pytest.raises(ValueError, match="`source_features` must have one layer per theta"):
         metric(*draw(3, 3))

@@ -1,0 +1,80 @@
+"""Which tests answer for which module.
+
+The rows of the laws are chosen by the name of the loss; a file of tests is taken whole. The first to fail ends a run,
+so what fails most often stands first.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+LAWS = (
+    "test_gradients.py",
+    "test_contract.py",
+    "engines/test_torchmetrics.py",
+    "test_precision.py",
+    "property/test_hostile.py",
+)
+
+# module: files under tests/, and what names the rows of the laws
+SUITES: dict[str, tuple[tuple[str, ...], str]] = {
+    "_checks.py": (("property/test_hostile.py", "test_contract.py", "hypothesis_family", "adversarial"), ""),
+    "_closed_form.py": (("features",), "MMD or BSP"),
+    "_distances.py": (("features",), "MMD"),
+    "_distributed.py": (("distributed/test_gather.py", "distributed/test_gradients.py"), ""),
+    "_global_batch.py": (("distributed/test_gather.py", "distributed/test_gradients.py"), ""),
+    "_kernels.py": (("features",), "MMD"),
+    "_median.py": (("features",), "MMD"),
+    "_metric.py": (
+        ("test_nan_strategy.py", "engines/test_loading.py", "engines/test_torchmetrics.py", "machinery"),
+        "L2 or DANN none or MMD pooled or entropy",
+    ),
+    "_precision.py": (("hypothesis_family/test_mdd.py", "machinery"), "L2 or DANN or OSBP or MDD or entropy"),
+    "_reduction.py": (("hypothesis_family/test_mdd.py", "ensemble"), "DANN or L2 or MDD or consistency"),
+    "_spectrum.py": (("features/test_bsp.py",), "BSP"),
+    "_unmoved.py": (("machinery/test_modules_inside.py",), "DANN"),
+    "adversarial/_discriminator.py": (("adversarial",), "DANN or ADDA"),
+    "adversarial/_entropy.py": (("adversarial/test_advent.py", "adversarial/test_cdan.py"), "ADVENT or CDAN"),
+    "adversarial/adda.py": (("adversarial/test_adda.py",), "ADDA or adversarial_discriminative"),
+    "adversarial/advent.py": (("adversarial/test_advent.py",), "ADVENT or DomainAdversarialEntropy or entropy_map"),
+    "adversarial/cdan.py": (("adversarial/test_cdan.py",), "CDAN or ConditionalDomain or conditional_domain"),
+    "adversarial/dann.py": (("adversarial/test_dann.py",), "DANN or DomainAdversarialLoss or domain_adversarial"),
+    "ensemble/class_balance.py": (("ensemble/test_class_balance.py",), "balance"),
+    "ensemble/consistency.py": (("ensemble/test_consistency.py",), "onsistency"),
+    "features/bsp.py": (("features/test_bsp.py",), "BSP or spectral"),
+    "features/jmmd.py": (("features/test_jmmd.py", "features/test_engine.py"), "JMMD or joint_max or JointMax"),
+    "features/mmd.py": (("features/test_mmd.py", "features/test_engine.py"), "MMD or maximum_mean or MaximumMean"),
+    "hypothesis/mcd.py": (("hypothesis_family/test_mcd.py",), "MCD or ClassifierDisc or arginal"),
+    "hypothesis/mdd.py": (("hypothesis_family/test_mdd.py",), "MDD or argin or shift_log"),
+    "hypothesis/osbp.py": (("hypothesis_family/test_osbp.py",), "OSBP or nknown"),
+    "hypothesis/regda.py": (
+        ("hypothesis_family/test_regda.py",),
+        "RegDA or regression_disparity or RegressionDisparity",
+    ),
+    "layers/_parametrised.py": (("layers/test_ema.py",), ""),
+    "layers/_two_heads.py": (("layers/test_heads.py", "layers/test_keypoints.py"), "Image or Pose"),
+    "layers/discriminators.py": (("layers/test_discriminators.py",), "Discriminator"),
+    "layers/ema.py": (("layers/test_ema.py", "engines/test_resume.py"), "EmaTeacher"),
+    "layers/gradient_reversal.py": (
+        ("layers/test_gradient_reversal.py", "machinery/test_default_dtype.py"),
+        "Gradient or gradient",
+    ),
+    "layers/heads.py": (("layers/test_heads.py",), "Image"),
+    "layers/keypoints.py": (("layers/test_keypoints.py",), "Pose or Pseudo or Joints or RegDA"),
+    "layers/maps.py": (("layers/test_maps.py",), "Map"),
+    "weighting/_evaluation.py": (("weighting",), "collect or AutomaticUpdate"),
+    "weighting/_partial.py": (("weighting",), "AutomaticUpdate or Importance"),
+    "weighting/iwan.py": (("weighting/test_iwan.py",), "Importance"),
+    "weighting/pada.py": (("weighting/test_pada.py",), "PADA or class_weights or ClassWeight"),
+}
+
+
+def arguments(module: str) -> list[str]:
+    """What pytest is told."""
+    files, rows = SUITES[module.removeprefix("adaption/")]
+    own = [*(f"tests/{file}" for file in files), "--doctest-modules", module]
+    if not rows:
+        return own
+    # the own files and the examples by their names, which -k sees too, and the laws by their rows
+    names = [Path(file).stem for file in (*files, module)]
+    return [*own, *(f"tests/{law}" for law in LAWS), "-k", " or ".join([*names, rows])]

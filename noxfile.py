@@ -177,10 +177,10 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def migrating(session: nox.Session) -> None:
-    """Run the peers beside our losses and write their values into docs/migrating.md; `-- --check` only compares."""
+    """Run the peers beside our losses and write docs/migrating.md; `-- --tllib DIR` too, `-- --check` only compares."""
     install(session, "bench")
     session.install("--no-deps", *nox.project.dependency_groups(PROJECT, "peers"))
-    session.run("python", "-m", "benchmarks.migrating", *session.posargs, env={"PYTHONPATH": "tests"})
+    session.run("python", "-m", "migrating.page", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
 @nox.session

@@ -1,0 +1,233 @@
+"""What changes in value for those who come from rul-adapt, pytorch-adapt or skada."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+from unittest.mock import MagicMock
+
+import torch
+from benchmarks.contestants import pytorch_adapt, rul_adapt, skada
+from migrating.rows import CLASSES, WIDTH, Row, copied_after_forward, draw, epoch, heads, linear, shown, with_gradient
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import adaption
+from adaption import functional
+from adaption.functional import maximum_mean_discrepancy as mmd
+
+
+def rul_adapt_rows() -> list[Row]:
+    """rul-adapt."""
+    uneven = [draw(32, 4, seed=1), draw(4, 32, seed=2)]
+
+    def theirs_mmd() -> Any:
+        return rul_adapt().MaximumMeanDiscrepancyLoss(5)
+
+    def theirs_dann() -> Any:
+        return rul_adapt().DomainAdversarialLoss(linear())
+
+    return [
+        Row(
+            "MMD, n = m = 32",
+            lambda: theirs_mmd()(*draw(32)),
+            lambda: mmd(*draw(32)),
+            "the exponent has the sum of absolute differences over its mean, ours squared distances over their median",
+        ),
+        Row(
+            "MMD of two unequal batches, one at a time",
+            lambda: ", ".join(shown(theirs_mmd()(*batch)) for batch in uneven),
+            lambda: ", ".join(shown(mmd(*batch)) for batch in uneven),
+            "32 + 4 and 4 + 32 samples",
+        ),
+        Row(
+            "MMD of the epoch of both",
+            lambda: epoch(theirs_mmd(), uneven),
+            lambda: epoch(adaption.MaximumMeanDiscrepancyLoss(), uneven),
+            "theirs adds up kernels of different bandwidths, and is near neither; ours is the mean of the batch values",
+        ),
+        Row(
+            "DANN, n = m = 32",
+            lambda: theirs_dann()(*draw(32)),
+            lambda: adaption.DomainAdversarialLoss(linear())(*draw(32)),
+            "",
+        ),
+        Row(
+            "DANN, n = 32, m = 8",
+            lambda: theirs_dann()(*draw(32, 8)),
+            lambda: adaption.DomainAdversarialLoss(linear())(*draw(32, 8)),
+            "theirs is the mean of 40 samples, ours half of each domain's mean",
+        ),
+        Row(
+            "consistency",
+            lambda: rul_adapt().ConsistencyLoss()(*draw(32)),
+            lambda: adaption.ConsistencyLoss(F.l1_loss)(*draw(32)),
+            "",
+        ),
+        Row(
+            "`copy.deepcopy` of the metric after a step",
+            lambda: copied_after_forward(theirs_dann()),
+            lambda: copied_after_forward(adaption.DomainAdversarialLoss(linear())),
+            "the states keep the graph of the step",
+        ),
+    ]
+
+
+def pytorch_adapt_hooks() -> dict[str, Any]:
+    """Its hooks, which need the whole of the package and not the losses alone."""
+    for bare in ("pytorch_adapt", "pytorch_adapt.layers"):
+        sys.modules.pop(bare, None)
+    sys.modules.setdefault("tqdm", MagicMock())
+    return vars(importlib.import_module("pytorch_adapt.hooks"))
+
+
+def pytorch_adapt_rows() -> list[Row]:
+    """pytorch-adapt."""
+    scales = torch.tensor([0.25, 0.5, 1.0, 2.0, 4.0])
+    collapsed = torch.ones(32, WIDTH)
+    first, second = heads(32)[:2]
+    extractor, classifier = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, CLASSES)
+    with torch.no_grad():
+        extractor.weight.copy_(torch.eye(WIDTH))
+        extractor.bias.zero_()
+        classifier.weight.copy_(draw(CLASSES, seed=3)[0])
+        classifier.bias.zero_()
+
+    def theirs_mmd(source: Tensor, target: Tensor, mmd_type: str = "quadratic") -> Tensor:
+        value: Tensor = pytorch_adapt("mmd_loss").MMDLoss(kernel_scales=scales, mmd_type=mmd_type)(source, target)
+        return value
+
+    def hook_step(name: str, target: Tensor, **models: nn.Module) -> Tensor:
+        """The sum that a hook takes the gradient of, with no steps of an optimizer."""
+        idle = [torch.optim.SGD(model.parameters(), lr=0.0) for model in models.values()]
+        source, labels = draw(32)[0], torch.arange(32) % CLASSES
+        domains = {"src_domain": torch.zeros(32), "target_domain": torch.ones(len(target))}
+        _, losses = pytorch_adapt_hooks()[name](idle)(
+            {"src_imgs": source, "src_labels": labels, "target_imgs": target, **domains, **models}
+        )
+        return torch.tensor(losses["total_loss"]["total"])
+
+    def task() -> Tensor:
+        return F.cross_entropy(classifier(draw(32)[0]), torch.arange(32) % CLASSES)
+
+    def linear_mmd(source: Tensor, target: Tensor) -> Tensor:
+        median = torch.cdist(source, source).square().median().item()
+        return mmd(source, target, num_kernels=1, estimator="linear", bandwidth=median)
+
+    def theirs_bsp(source: Tensor, target: Tensor) -> Tensor:
+        loss = pytorch_adapt("batch_spectral_loss").BatchSpectralLoss(k=1)
+        value: Tensor = loss(source) + loss(target)
+        return value
+
+    return [
+        Row(
+            "MMD, quadratic, n = m = 32",
+            lambda: theirs_mmd(*draw(32)),
+            lambda: mmd(*draw(32), estimator="unbiased"),
+            "the same estimator; their bandwidth is the median within the source, with the zeros of its diagonal",
+        ),
+        Row(
+            "MMD, linear, n = m = 32",
+            lambda: theirs_mmd(*draw(32), "linear"),
+            lambda: mmd(*draw(32), estimator="linear"),
+            "their default; ours takes the median of the distances in use",
+        ),
+        Row(
+            "MMD, the source collapsed to one point",
+            lambda: theirs_mmd(collapsed, draw(32)[1]),
+            lambda: mmd(collapsed, draw(32)[1]),
+            "their bandwidth is 0 then",
+        ),
+        Row("MMD, n = m = 1", lambda: theirs_mmd(*draw(1)), lambda: mmd(*draw(1)), "ours with the biased estimate"),
+        Row(
+            "BSP, both domains",
+            lambda: theirs_bsp(*draw(32)),
+            lambda: functional.batch_spectral_penalization(*draw(32)),
+            "",
+        ),
+        Row(
+            "MCD, from logits",
+            lambda: pytorch_adapt("mcd_loss").MCDLoss()(first, second),
+            lambda: functional.classifier_discrepancy(first.softmax(1), second.softmax(1)),
+            "ours takes probabilities",
+        ),
+        Row(
+            "`DANNHook`, what a step minimises, n = 32, m = 24",
+            lambda: hook_step(
+                "DANNHook", draw(32, 24)[1], G=extractor, C=classifier, D=nn.Sequential(linear(), nn.Flatten(0))
+            ),
+            lambda: (task() + 2 * adaption.DomainAdversarialLoss(linear())(*draw(32, 24))) / 3,
+            "ours is (task + 2 * DANN) / 3",
+        ),
+        Row(
+            "`AlignerPlusCHook`, what a step minimises, n = m = 32",
+            lambda: hook_step("AlignerPlusCHook", draw(32)[1], G=extractor, C=classifier),
+            lambda: (task() + linear_mmd(*draw(32)) + linear_mmd(*(classifier(x).softmax(1) for x in draw(32)))) / 3,
+            "ours is (task + MMD of features + MMD of probabilities) / 3, here at their bandwidths",
+        ),
+    ]
+
+
+def skada_rows() -> list[Row]:
+    """skada."""
+    mdd = functional.classification_margin_disparity_discrepancy
+    main, adversarial, target_main, target_adversarial = heads(32)
+
+    def theirs_mmd(source: Tensor, target: Tensor) -> Tensor:
+        value: Tensor = skada("losses").dan_loss(source, target)
+        return value
+
+    def default_dann(features: Tensor) -> Tensor:
+        disc = skada("modules").DomainClassifier(num_features=WIDTH)
+        value: Tensor = skada("_adversarial").DANNLoss()(disc(features), disc(draw(32)[1]))
+        return value
+
+    def skada_dann() -> Tensor:
+        disc = linear()
+        answers = [disc(features).sigmoid().squeeze(1) for features in draw(32)]
+        value: Tensor = skada("_adversarial").DANNLoss()(*answers)
+        return value
+
+    def skada_mdd() -> Tensor:
+        loss = skada("_adversarial").MDDLoss(gamma=4.0)
+        value: Tensor = loss(main, target_main, adversarial, target_adversarial)
+        return value
+
+    def probabilities(of: Tensor) -> str:
+        return f"{tuple(of.shape)} probabilities"
+
+    return [
+        Row(
+            "MMD, n = m = 32",
+            lambda: theirs_mmd(*draw(32)),
+            lambda: mmd(*draw(32)),
+            "theirs sums 33 kernels of the distance, not of its square",
+        ),
+        Row(
+            "DANN with a discriminator of one's own, n = m = 32",
+            skada_dann,
+            lambda: adaption.DomainAdversarialLoss(linear())(*draw(32)),
+            "theirs is the sum of both domains, ours half of it",
+        ),
+        Row(
+            "DANN with the default discriminator",
+            lambda: with_gradient(default_dann, draw(32)[0]),
+            lambda: with_gradient(
+                lambda source: adaption.DomainAdversarialLoss(linear())(source, draw(32)[1]), draw(32)[0]
+            ),
+            "theirs ends in a softmax over one output, which is always 1",
+        ),
+        Row(
+            "MDD, n = m = 32",
+            skada_mdd,
+            lambda: mdd(*heads(32)),
+            "**the sign**, as with dalib; theirs smooths the probabilities, and pairs every sample with every label",
+        ),
+        Row(
+            "what its target term averages",
+            lambda: probabilities(target_adversarial.softmax(1)[..., target_main.argmax(1)]),
+            lambda: probabilities(target_adversarial.softmax(1).gather(1, target_main.argmax(1, keepdim=True))),
+            "an index where a gather was meant",
+        ),
+    ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import torch
@@ -30,7 +30,10 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 def _plain(name: str, value: object) -> None:
     """A tensor that holds a number at each of its places."""
     if not isinstance(value, Tensor):
-        msg = f"`{name}` must be a tensor, but got {type(value).__name__}. Convert it with `torch.as_tensor`."
+        several = isinstance(value, (list, tuple)) and any(isinstance(item, Tensor) for item in value)
+        join = f"Join batches with `torch.cat({name})`, and call the loss once for each layer."
+        repair = join if several else "Convert it with `torch.as_tensor`."
+        msg = f"`{name}` must be a tensor, but got {type(value).__name__}. {repair}"
         raise TypeError(msg)
     if value.layout != torch.strided:
         msg = f"`{name}` must be a dense tensor, but has layout {value.layout}. Convert it with `{name}.to_dense()`."
@@ -90,6 +93,17 @@ def same_layer(source_name: str, source: Tensor, target_name: str, target: Tenso
         msg = (
             f"`{target_name}` must have {what} as `{source_name}` ({expected}), but got shape {shape(target)}. "
             "Pass features of the same layer for both domains."
+        )
+        raise ValueError(msg)
+    same_device(source_name, source, target_name, target)
+
+
+def same_rank(source_name: str, source: Tensor, target_name: str, target: Tensor) -> None:
+    """Both domains' tensors have as many dimensions; their places, pixels say, may differ in number."""
+    if source.ndim != target.ndim:
+        msg = (
+            f"`{target_name}` must have as many dimensions as `{source_name}` {shape(source)}, but got shape "
+            f"{shape(target)}. Pass features of the same layer for both domains."
         )
         raise ValueError(msg)
     same_device(source_name, source, target_name, target)
@@ -308,11 +322,18 @@ def columns(name: str, value: Tensor, expected: int, setting: str, repair: str) 
         raise ValueError(msg)
 
 
+# What takes as many columns as an attribute says: by its own `forward`, for a subclass with another may take anything.
+WIDTHS: dict[Callable[..., Tensor], str] = {nn.Linear.forward: "in_features"}
+
+
 def input_width(module: object) -> int | None:
-    """The number of columns that a network takes, where it can be seen from outside."""
-    if isinstance(module, nn.Sequential) and len(module):
-        return input_width(module[0])
-    width = getattr(module, "in_feature", getattr(module, "in_features", None))
+    """The number of columns that a network takes, where it is certain."""
+    if not isinstance(module, nn.Module) or module._forward_pre_hooks or "forward" in vars(module):  # noqa: SLF001
+        return None
+    forward = type(module).forward
+    if isinstance(module, nn.Sequential) and forward is nn.Sequential.forward:
+        return input_width(module[0]) if len(module) else None
+    width = getattr(module, WIDTHS.get(forward, ""), None)
     return width if isinstance(width, int) and width > 0 else None  # a lazy layer says 0
 
 

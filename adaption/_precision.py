@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -13,6 +14,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 HALF = (torch.float16, torch.bfloat16)
+_COMPUTED = {*HALF, torch.float32, torch.float64}
 
 
 def full_precision(function: Callable[P, R]) -> Callable[P, R]:
@@ -55,12 +57,19 @@ def _at_least_float32(arg: Any) -> Any:
 
 
 def as_parameters(module: object, features: Tensor) -> Tensor:
-    """`features` in the dtype of the parameters of `module`, as it needs them outside autocast."""
-    if isinstance(module, nn.Module) and not _autocasts(features.device.type):
-        parameter = next(module.parameters(), None)
-        if parameter is not None:
-            return features.to(parameter.dtype)
-    return features
+    """`features` in the precision of the parameters of `module`, as it needs them outside autocast.
+
+    Where these are of several floating types, or of one that is for storage alone, the module itself knows what it
+    takes; integers, as quantised layers have them, say nothing.
+    """
+    if not isinstance(module, nn.Module) or _autocasts(features.device.type):
+        return features
+    parameters = module.parameters()
+    first = next(parameters, None)
+    if first is None or first.dtype == features.dtype:  # as nearly always: there is nothing to cast, agreed or not
+        return features
+    floating = {p.dtype for p in itertools.chain([first], parameters) if p.is_floating_point()}
+    return features.to(floating.pop()) if len(floating) == 1 and floating <= _COMPUTED else features
 
 
 def log_probability(probabilities: Tensor) -> Tensor:

@@ -57,6 +57,15 @@ def layers(n: int, m: int) -> tuple[list[Tensor], list[Tensor]]:
     return [source, source_logits.softmax(1)], [target, target_logits.softmax(1)]
 
 
+def places(*sizes: int) -> Callable[[int, int], tuple[Tensor, Tensor]]:
+    """Features at the places of an image or a sequence."""
+    return lambda n, m: (torch.randn(n, WIDTH, *sizes), torch.randn(m, WIDTH, *sizes) + 0.5)
+
+
+def weighted_images(n: int, m: int) -> tuple[Any, ...]:
+    return *places(2, 3)(n, m), torch.rand(n), torch.rand(m, 1)
+
+
 def with_weights(n: int, m: int) -> tuple[Any, ...]:
     return *features(n, m), torch.rand(n), torch.rand(m)
 
@@ -72,6 +81,18 @@ def images(domain_label: str) -> Callable[[int, int], tuple[Any, ...]]:
 
 def predictions(n: int, _: int) -> tuple[Tensor]:
     return (torch.randn(n, WIDTH).softmax(1),)
+
+
+def dense_predictions(n: int, _: int) -> tuple[Tensor]:
+    return (torch.randn(n, WIDTH, 2, 3).softmax(1),)
+
+
+def two_dense_predictions(n: int, _: int) -> tuple[Tensor, Tensor]:
+    return (*dense_predictions(n, n), *dense_predictions(n, n))
+
+
+def masked_dense_predictions(n: int, _: int) -> tuple[Tensor, Tensor, Tensor]:
+    return *two_dense_predictions(n, n), torch.arange(n) % 2 == 0
 
 
 def two_predictions(n: int, _: int) -> tuple[Tensor, Tensor]:
@@ -122,6 +143,16 @@ def discriminator(width: int = WIDTH) -> nn.Module:
     """Without batch normalisation and dropout: the value of a sample does not depend on its batch."""
     module: nn.Module = seeded(lambda: DomainDiscriminator(width, 8, batch_norm=False))
     return module
+
+
+def convolutions(kind: type[nn.Module]) -> nn.Module:
+    """A discriminator with a logit at each place, which looks at that place alone."""
+    module: nn.Module = seeded(lambda: nn.Sequential(kind(WIDTH, 8, 1), nn.ReLU(), kind(8, 1, 1)))
+    return module
+
+
+def dense_dann(kind: type[nn.Module] = nn.Conv2d, reduction: str = "mean") -> Callable[[], AdditiveMetric]:
+    return lambda: adaption.DomainAdversarialLoss(convolutions(kind), reduction)
 
 
 def segmentation_discriminator() -> nn.Module:
@@ -253,6 +284,11 @@ CASES = [
         paired=True,
         epoch="cat",
     ),
+    Case("DANN dense", dense_dann(), places(2, 3), _dann),
+    Case("DANN dense weighted", dense_dann(), weighted_images, _dann),
+    Case("DANN dense none", dense_dann(reduction="none"), places(2, 3), _dann, paired=True, epoch="cat"),
+    Case("DANN sequence", dense_dann(nn.Conv1d), places(5), _dann),
+    Case("DANN sequence sum", dense_dann(nn.Conv1d, "sum"), places(5), _dann, paired=True),
     Case("CDAN", cdan, logits_and_features, _cdan, looked_at=(1, 3)),
     Case("CDAN+E", lambda: cdan(entropy_conditioning=True), logits_and_features, _cdan, looked_at=(1, 3)),
     Case(
@@ -302,6 +338,13 @@ CASES = [
         _adda,
         looked_at=(0,),
     ),
+    Case(
+        "ADDA dense",
+        adaption.AdversarialDiscriminativeLoss,
+        lambda n, _: (torch.randn(n, 1, 2, 3), "target"),
+        _adda,
+        looked_at=(0,),
+    ),
     Case("ADVENT source", advent, images("source"), _advent, looked_at=(0,)),
     Case("ADVENT target", advent, images("target"), _advent, looked_at=(0,)),
     Case(
@@ -314,9 +357,22 @@ CASES = [
         lambda _, *batch: functional.classifier_discrepancy(*batch),
     ),
     Case(
+        "MCD dense",
+        adaption.ClassifierDiscrepancyLoss,
+        two_dense_predictions,
+        lambda _, *batch: functional.classifier_discrepancy(*batch),
+    ),
+    Case(
         "MCD marginal entropy",
         adaption.MarginalEntropyLoss,
         predictions,
+        lambda _, *batch: functional.marginal_entropy(*batch),
+        looked_at=(0,),
+    ),
+    Case(
+        "MCD marginal entropy dense",
+        adaption.MarginalEntropyLoss,
+        dense_predictions,
         lambda _, *batch: functional.marginal_entropy(*batch),
         looked_at=(0,),
     ),
@@ -332,6 +388,15 @@ CASES = [
         looked_at=(1, 3),
     ),
     Case("MDD dense", adaption.ClassificationMarginDisparityDiscrepancy, dense_heads, _mdd, looked_at=(1, 3)),
+    Case(
+        "MDD dense none",
+        lambda: adaption.ClassificationMarginDisparityDiscrepancy(4.0, "none"),
+        dense_heads,
+        _mdd,
+        looked_at=(1, 3),
+        paired=True,
+        epoch="cat",
+    ),
     Case(
         "MDD none",
         lambda: adaption.ClassificationMarginDisparityDiscrepancy(4.0, "none"),
@@ -374,6 +439,14 @@ CASES = [
     Case("consistency L2", adaption.L2ConsistencyLoss, masked_predictions, _consistency),
     Case("consistency L2 sum", lambda: adaption.L2ConsistencyLoss("sum"), two_predictions, _consistency),
     Case("consistency L2 none", lambda: adaption.L2ConsistencyLoss("none"), two_predictions, _consistency, epoch="cat"),
+    Case("consistency L2 dense", adaption.L2ConsistencyLoss, masked_dense_predictions, _consistency),
+    Case(
+        "consistency L2 dense none",
+        lambda: adaption.L2ConsistencyLoss("none"),
+        two_dense_predictions,
+        _consistency,
+        epoch="cat",
+    ),
     Case(
         "class balance",
         lambda: adaption.ClassBalanceLoss(WIDTH),

@@ -19,7 +19,8 @@ in_half_precision = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloa
 def far_out(tensor: Tensor) -> Tensor:
     """The samples at a distance of 1,000 from the origin; probabilities as they are."""
     flat = tensor.reshape(len(tensor), -1)
-    probabilities = torch.allclose(flat.sum(1), torch.ones(len(flat)))
+    sums = tensor.sum(1) if tensor.ndim > 1 else tensor
+    probabilities = torch.allclose(sums, torch.ones_like(sums))
     return tensor if probabilities else (1e3 * F.normalize(flat)).view_as(tensor)
 
 
@@ -69,7 +70,7 @@ def test_autocast_keeps_the_loss_in_float32(case: Case, device: str, dtype: torc
         value = case.build().to(device)(*batch)
     expected = case.build().double().to(device)(*exact)
     assert value.dtype == torch.float32
-    layers = any(isinstance(module, (nn.Linear, nn.Conv2d)) for module in case.build().modules())
+    layers = any(isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d)) for module in case.build().modules())
     rounding = torch.finfo(dtype if layers else torch.float32).eps
     torch.testing.assert_close(
         value.double(), expected, rtol=0, atol=4 * rounding * max(1, expected.abs().max().item())

@@ -5,39 +5,108 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchmetrics.utilities import rank_zero_warn
 
 from adaption import _checks, _reduction
 from adaption._precision import as_parameters
 
 Discriminator = Callable[[Tensor], Tensor]
 
+_SQUASHES = (nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softmax, nn.Softmax2d, nn.LogSoftmax)
+_RESHAPES = (nn.Flatten, nn.Unflatten, nn.Identity)
+
+
+def check_discriminator(name: str, discriminator: object) -> None:
+    """Something to call; a warning where its last module can be seen and does not give logits."""
+    _checks.function(name, discriminator)
+    last = _last(discriminator)
+    if isinstance(last, _SQUASHES):
+        rank_zero_warn(
+            f"`{name}` must give logits, but ends in {type(last).__name__}. The loss takes the sigmoid itself, and of "
+            "numbers that are squashed already it comes nowhere near 0. Drop the last module. "
+            f"See {_checks.CONVENTIONS}#logits.",
+            UserWarning,
+        )
+
+
+def _last(module: object) -> object:
+    """What a chain of modules ends in, but for changes of shape."""
+    if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
+        working = [child for child in module if not isinstance(child, _RESHAPES)]
+        return _last(working[-1]) if working else None
+    return module
+
 
 def ask(domain_disc: Discriminator, grl: Discriminator, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """The domain logits of both batches, seen through the gradient reversal.
 
     The batches go through the discriminator as one, so that a batch normalisation inside cannot normalise each domain
-    by itself and so hide the difference between them, and a schedule inside `grl` steps once.
+    by itself and so hide the difference between them, and a schedule inside `grl` steps once. Batches whose samples
+    differ in size go through the discriminator one after the other.
     """
-    stacked = torch.cat([source, target])
-    passed = grl(stacked)
-    if not isinstance(passed, Tensor) or passed.shape != stacked.shape:
+    if source.shape[1:] == target.shape[1:]:
+        logits = answer("domain_disc", domain_disc, _reversed(grl, torch.cat([source, target])))
+        return logits[: len(source)], logits[len(source) :]
+    _check_no_batch_norm(domain_disc, source, target)
+    passed = _reversed(grl, torch.cat([source.flatten(), target.flatten()]))
+    seen, others = passed.split([source.numel(), target.numel()])
+    return (
+        answer("domain_disc", domain_disc, seen.view(source.shape)),
+        answer("domain_disc", domain_disc, others.view(target.shape)),
+    )
+
+
+def _reversed(grl: Discriminator, features: Tensor) -> Tensor:
+    passed = grl(features)
+    if not isinstance(passed, Tensor) or passed.shape != features.shape:
         came = f"shape {_checks.shape(passed)}" if isinstance(passed, Tensor) else type(passed).__name__
         msg = (
-            f"`grl` must return its input of shape {_checks.shape(stacked)}, but returned {came}. "
+            f"`grl` must return its input of shape {_checks.shape(features)}, but returned {came}. "
             "Pass a layer that changes nothing but the gradient."
         )
         raise (ValueError if isinstance(passed, Tensor) else TypeError)(msg)
-    logits = answer("domain_disc", domain_disc, passed)
-    return logits[: len(source)], logits[len(source) :]
+    return passed
 
 
-def answer(name: str, discriminator: Discriminator, samples: Tensor) -> Tensor:
-    """The domain logits of one batch, by the discriminator that the caller passed as `name`."""
-    logits = discriminator(as_parameters(discriminator, samples))
+def _check_no_batch_norm(discriminator: object, source: Tensor, target: Tensor) -> None:
+    """Domains that cannot pass through a batch normalisation as one do not meet one."""
+    modules = discriminator.modules() if isinstance(discriminator, nn.Module) else ()
+    if any(isinstance(module, _BatchNorm) and module.training for module in modules):
+        msg = (
+            f"`target` must have samples of the size of those of `source` {tuple(source.shape[1:])}, because "
+            f"`domain_disc` normalises over the batch, but got shape {_checks.shape(target)}. Each domain by itself "
+            "would lose what tells them apart: resize one of them, or normalise over groups instead."
+        )
+        raise ValueError(msg)
+
+
+def answer(name: str, discriminator: Discriminator, samples: Tensor, *, fixed: bool = False) -> Tensor:
+    """The domain logits of one batch, without their dimension of size 1, by the discriminator passed as `name`.
+
+    Through one that is `fixed` the gradient passes, and none stays in its parameters.
+    """
+    samples = as_parameters(discriminator, samples)
+    logits = _fixed(discriminator, samples) if fixed else discriminator(samples)
     _checks.tensor(f"{name}(x)", logits)
     return domain_logits(name, logits, samples)
+
+
+def _fixed(discriminator: Discriminator, samples: Tensor) -> Tensor:
+    """What a discriminator says with constants for parameters: `requires_grad` of its own is the user's alone."""
+    if not isinstance(discriminator, nn.Module) or isinstance(discriminator, torch.jit.ScriptModule):
+        return discriminator(samples)
+    constants = {
+        f"{path}.{name}".lstrip("."): parameter.detach()
+        for path, module in discriminator.named_modules()
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
+        if type(parameter) is nn.Parameter  # others, shards or not yet initialised, are held by what made them
+    }
+    # each place once: torch, left to find the places itself, leaves the constants in a module that is used twice
+    logits: Tensor = torch.func.functional_call(discriminator, constants, (samples,), tie_weights=False)
+    return logits
 
 
 def domain_logits(name: str, logits: object, samples: Tensor | None = None) -> Tensor:
@@ -47,7 +116,7 @@ def domain_logits(name: str, logits: object, samples: Tensor | None = None) -> T
     if logits.ndim == 0 or (logits.ndim > 1 and logits.shape[1] != 1):
         msg = (
             f"`{name}` must give one domain logit per sample, shape (N, 1), (N,) or (N, 1, H, W), but got shape "
-            f"{_checks.shape(logits)}. End the discriminator in a single output without sigmoid or softmax."
+            f"{_checks.shape(logits)}. {_repair(logits)}"
         )
         raise ValueError(msg)
     if samples is not None and len(logits) != len(samples):
@@ -59,13 +128,21 @@ def domain_logits(name: str, logits: object, samples: Tensor | None = None) -> T
     return logits.squeeze(1) if logits.ndim > 1 else logits
 
 
-def domain_losses(source_logits: Tensor, target_logits: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
-    """The cross entropies of both domains, sample by sample, checked for what `reduction` asks of them."""
+def _repair(logits: Tensor) -> str:
+    if logits.ndim > 2 and logits.shape[-1] == 1:
+        return "Bring the logits of a sequence, (N, T, 1), to shape (N, 1, T) with `.movedim(-1, 1)`, or pool over it."
+    if logits.ndim > 1 and logits.shape[1] == 2:
+        return "Make one of two logits z, that of the target less that of the source: `z[:, 1:] - z[:, :1]`."
+    return "End the discriminator in a single output without sigmoid or softmax."
+
+
+def domain_losses(source: Tensor, target: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
+    """The cross entropies of domain logits, place by place, checked for what `reduction` asks of them."""
     _reduction.check(reduction)
-    source = domain_logits("source_logits", source_logits)
-    target = domain_logits("target_logits", target_logits)
-    _checks.same_layer("source_logits", source, "target_logits", target)
-    if reduction != "mean":
+    if reduction == "mean":  # of each domain: they need not have the same places
+        _checks.same_rank("source_logits", source, "target_logits", target)
+    else:
+        _checks.same_layer("source_logits", source, "target_logits", target)
         _checks.same_size("source_logits", source, "target_logits", target, f'reduction="{reduction}"')
     return cross_entropy(source, "source"), cross_entropy(target, "target")
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Self
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from adaption import _checks, _reduction
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
-from adaption.adversarial._discriminator import Discriminator, answer, check_label, cross_entropy
+from adaption.adversarial._discriminator import (
+    Discriminator,
+    answer,
+    check_discriminator,
+    check_label,
+    cross_entropy,
+)
 from adaption.adversarial._entropy import entropy_terms
 
 
@@ -68,10 +74,11 @@ class DomainAdversarialEntropyLoss(AdditiveMetric):
     places of the batch, and `+` for label ``"source"`` (0), `-` for ``"target"`` (1). The value of a discriminator that
     cannot tell the domains apart is :math:`\log 2 = 0.693`.
 
-    ``train()`` is the discriminator's turn. ``eval()`` is the network's: it switches ``requires_grad`` of the
-    discriminator's parameters off, so that the gradient passes through a fixed judge and leaves nothing behind. The
-    next ``train()`` switches on again what ``eval()`` switched off, and nothing else: a parameter that you froze stays
-    frozen. Take one metric for each game, or `compute` mixes them.
+    In training mode it is the discriminator's turn. In evaluation mode, after ``eval()``, it is the network's: the
+    discriminator answers with its parameters as constants, so that the gradient passes through a fixed judge and leaves
+    nothing behind. ``requires_grad`` of a parameter is never changed. A discriminator whose parameters are held by a
+    class of their own, shards of FSDP2 say, and one that is a function or compiled by TorchScript, keep their gradient
+    in both turns: clear it before the discriminator's own. Take one metric for each game, or `compute` mixes them.
 
     Inputs of `update` and `forward`:
         - `logits`: :math:`(N, C, H, W)`, of the samples of one domain, before softmax
@@ -109,25 +116,10 @@ class DomainAdversarialEntropyLoss(AdditiveMetric):
     plot_lower_bound = 0.0
 
     def __init__(self, domain_disc: Discriminator, **kwargs: Any) -> None:
-        _checks.function("domain_disc", domain_disc)
+        check_discriminator("domain_disc", domain_disc)
         super().__init__(**kwargs)
         self.domain_disc = domain_disc
-        self._switched_off: set[str] = set()  # names, not parameters: they hold in copies too
         self._keep_sums("loss", "num_places")
-
-    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - as torch has it
-        """Set training or evaluation mode, and whether the discriminator learns."""
-        super().train(mode)
-        if isinstance(self.domain_disc, nn.Module):
-            for name, parameter in self.domain_disc.named_parameters():
-                if mode and name in self._switched_off:
-                    parameter.requires_grad = True
-                elif not mode and parameter.requires_grad:
-                    parameter.requires_grad = False
-                    self._switched_off.add(name)
-        if mode:
-            self._switched_off.clear()
-        return self
 
     def update(self, logits: Tensor, domain_label: str = "source") -> None:
         """Add a batch of one domain to the epoch value."""
@@ -135,7 +127,8 @@ class DomainAdversarialEntropyLoss(AdditiveMetric):
 
     def _statistics(self, logits: Tensor, domain_label: str = "source") -> Statistics:
         check_label(domain_label)
-        return _statistics(answer("domain_disc", self.domain_disc, entropy_map(logits)), domain_label)
+        maps = entropy_map(logits)
+        return _statistics(answer("domain_disc", self.domain_disc, maps, fixed=not self.training), domain_label)
 
     def _value(self, *statistics: Tensor) -> Tensor:
         return _reduction.value("mean", *statistics)

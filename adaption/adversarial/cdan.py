@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from adaption import _checks, _reduction
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
-from adaption.adversarial._discriminator import Discriminator, ask, domain_losses
+from adaption.adversarial._discriminator import (
+    Discriminator,
+    ask,
+    check_discriminator,
+    domain_logits,
+    domain_losses,
+)
 from adaption.adversarial._entropy import entropy_terms
 from adaption.layers.gradient_reversal import GradientReversalLayer
 from adaption.layers.maps import MultiLinearMap, RandomizedMultiLinearMap
@@ -36,9 +42,10 @@ def conditional_domain_adversarial_loss(
     :func:`adaption.functional.domain_adversarial_loss`.
 
     Shapes:
-        - `source_logits`: :math:`(n, 1)`, :math:`(n,)` or :math:`(n, 1, H, W)`; `target_logits`: the same with `m`
+        - `source_logits`: :math:`(n, 1)`, :math:`(n,)` or :math:`(n, 1, d_1, ..)`; `target_logits`: the same with `m`;
+          the mean takes other numbers of places too
         - `source_weights`: :math:`(n,)` or :math:`(n, 1)`; `target_weights`: the same with `m`
-        - output: scalar; with ``reduction="none"`` :math:`(n,)` or :math:`(n, H, W)`
+        - output: scalar; with ``reduction="none"`` :math:`(n,)` or :math:`(n, d_1, ..)`
 
     Args:
         source_logits: what the discriminator said of the source samples.
@@ -64,7 +71,8 @@ def conditional_domain_adversarial_loss(
         >>> conditional_domain_adversarial_loss(torch.zeros(3, 1), torch.zeros(5, 1), torch.rand(3), torch.rand(5))
         tensor(0.6931)
     """
-    statistics = _statistics(source_logits, target_logits, source_weights, target_weights, reduction)
+    logits = domain_logits("source_logits", source_logits), domain_logits("target_logits", target_logits)
+    statistics = _statistics(*logits, source_weights, target_weights, reduction)
     if source_weights is None and target_weights is None:
         return _reduction.value(reduction, *statistics)
     if not torch.compiler.is_compiling() and not bool(statistics[1].any()):
@@ -182,7 +190,7 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
         grl: nn.Module | None = None,
         **kwargs: Any,
     ) -> None:
-        _checks.function("domain_disc", domain_disc)
+        check_discriminator("domain_disc", domain_disc)
         _checks.flag("entropy_conditioning", entropy_conditioning)
         _checks.flag("randomized", randomized)
         for name, width in (("num_classes", num_classes), ("features_dim", features_dim)):

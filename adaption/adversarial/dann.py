@@ -9,7 +9,13 @@ from torch import Tensor, nn
 from adaption import _checks, _reduction
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
-from adaption.adversarial._discriminator import Discriminator, ask, domain_losses
+from adaption.adversarial._discriminator import (
+    Discriminator,
+    ask,
+    check_discriminator,
+    domain_logits,
+    domain_losses,
+)
 from adaption.layers.gradient_reversal import GradientReversalLayer
 
 
@@ -29,12 +35,14 @@ def domain_adversarial_loss(
 
     with the logits `z` of `n` source and `m` target samples, their sigmoid :math:`\sigma`, and weights `w`, 1 by
     default. Each domain has its own mean, so that unequal batches do not shift the balance. At logits 0, when the
-    domains cannot be told apart, the value is :math:`\log 2 = 0.693`.
+    domains cannot be told apart, the value is :math:`\log 2 = 0.693`. In a dense task the means run over the places of
+    all samples.
 
     Shapes:
-        - `source_logits`: :math:`(n, 1)`, :math:`(n,)` or :math:`(n, 1, H, W)`; `target_logits`: the same with `m`
+        - `source_logits`: :math:`(n, 1)`, :math:`(n,)` or :math:`(n, 1, d_1, ..)`, one for each place of a dense task;
+          `target_logits`: the same with `m`. The mean takes other numbers of places too
         - `source_weights`: :math:`(n,)` or :math:`(n, 1)`; `target_weights`: the same with `m`
-        - output: scalar; with ``reduction="none"`` :math:`(n,)` or :math:`(n, H, W)`
+        - output: scalar; with ``reduction="none"`` :math:`(n,)` or :math:`(n, d_1, ..)`
 
     Args:
         source_logits: what the discriminator said of the source samples.
@@ -61,9 +69,8 @@ def domain_adversarial_loss(
         >>> domain_adversarial_loss(torch.zeros(3, 1), torch.zeros(5, 1))
         tensor(0.6931)
     """
-    return _reduction.value(
-        reduction, *_statistics(source_logits, target_logits, source_weights, target_weights, reduction)
-    )
+    logits = domain_logits("source_logits", source_logits), domain_logits("target_logits", target_logits)
+    return _reduction.value(reduction, *_statistics(*logits, source_weights, target_weights, reduction))
 
 
 @full_precision
@@ -101,15 +108,16 @@ class DomainAdversarialLoss(AdditiveMetric):
     The discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``).
 
     Inputs of `update` and `forward`:
-        - `source`: :math:`(n, ..)`, what the discriminator takes; `target`: :math:`(m, ..)`; `n` and `m` may differ
+        - `source`: :math:`(n, d)`, or :math:`(n, ..)` as the discriminator takes it; `target`: the same with `m`; `n`
+          and `m` may differ, and for the mean height and width too, unless the discriminator normalises over the batch
         - `source_weights`: :math:`(n,)` or :math:`(n, 1)`, optional; `target_weights`: the same with `m`. They are not
           normalised: :class:`adaption.ImportanceWeightModule` gives some
 
-    Output: scalar, at least 0; with ``reduction="none"`` one value per pair, :math:`(n,)` or :math:`(n, H, W)`.
+    Output: scalar, at least 0; with ``reduction="none"`` one value per pair, :math:`(n,)` or :math:`(n, d_1, ..)`.
 
     Args:
         domain_disc: a Module or another callable from features to logits of shape ``(N, 1)``, ``(N,)`` or
-            ``(N, 1, H, W)``, such as :class:`adaption.layers.DomainDiscriminator`.
+            ``(N, 1, d1, ..)``, such as :class:`adaption.layers.DomainDiscriminator`.
         reduction: ``"mean"``; ``"sum"``: half the sum over both domains; ``"none"``: half the sum of the losses of
             source sample i and target sample i. The last two need `n = m`, and the last keeps every value of the epoch.
         grl: the gradient reversal, by default ``GradientReversalLayer(1.0)``. For a schedule, pass a
@@ -164,7 +172,7 @@ class DomainAdversarialLoss(AdditiveMetric):
     def __init__(
         self, domain_disc: Discriminator, reduction: str = "mean", grl: nn.Module | None = None, **kwargs: Any
     ) -> None:
-        _checks.function("domain_disc", domain_disc)
+        check_discriminator("domain_disc", domain_disc)
         _reduction.check(reduction)
         if grl is not None:
             _checks.function("grl", grl)
@@ -196,7 +204,8 @@ class DomainAdversarialLoss(AdditiveMetric):
     ) -> Statistics:
         _checks.batch("source", source)
         _checks.batch("target", target)
-        _checks.same_layer("source", source, "target", target)
+        dense = source.ndim > 2 and self.reduction == "mean"  # each domain may then have its own number of places
+        (_checks.same_rank if dense else _checks.same_layer)("source", source, "target", target)
         if self.reduction != "mean":
             _checks.same_size("source", source, "target", target, f'reduction="{self.reduction}"')
         # before anything of the discriminator or the schedule moves

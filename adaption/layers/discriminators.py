@@ -73,6 +73,9 @@ class DomainDiscriminator(nn.Module):
         return logits
 
 
+_checks.WIDTHS[DomainDiscriminator.forward] = "in_feature"
+
+
 class SegmentationDiscriminator(nn.Module):
     """Five strided convolutions and one logit per patch: does this map of entropies come from the target?
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from adaption import _checks
 from adaption._precision import full_precision
-from adaption.adversarial._discriminator import Discriminator, answer
+from adaption.adversarial._discriminator import Discriminator, answer, check_discriminator
 from adaption.weighting._evaluation import evaluating
 from adaption.weighting._partial import check_index, split_means
 
@@ -57,7 +57,7 @@ class ImportanceWeightModule(nn.Module):
     """
 
     def __init__(self, discriminator: Discriminator, partial_classes_index: Iterable[int] | None = None) -> None:
-        _checks.function("discriminator", discriminator)
+        check_discriminator("discriminator", discriminator)
         index = check_index(partial_classes_index)
         super().__init__()
         self.discriminator = discriminator

@@ -12,6 +12,7 @@ from cases import advent, images, refuses
 from torch import nn
 
 import adaption
+from adaption import functional
 from adaption._metric import AdditiveMetric
 from adaption.functional import entropy_map
 from adaption.layers import SegmentationDiscriminator
@@ -97,56 +98,91 @@ def test_the_two_games_move_against_each_other() -> None:
     assert all(parameter.grad is None for parameter in metric.parameters())
 
 
-def frozen(metric: nn.Module) -> list[bool]:
-    return [not parameter.requires_grad for parameter in metric.parameters()]
+def discriminators() -> dict[str, nn.Module]:
+    spectral = torch.nn.utils.parametrizations.spectral_norm
+    conv, one, other = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+    other.weight = one.weight
+    return {
+        "plain": SegmentationDiscriminator(3, ndf=2),
+        "batch norm": nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 1, 1)),
+        "spectral norm": nn.Sequential(spectral(nn.Conv2d(3, 4, 1)), nn.Conv2d(4, 1, 1)),
+        "used twice": nn.Sequential(conv, nn.ReLU(), conv, nn.Conv2d(3, 1, 1)),
+        "tied": nn.Sequential(one, nn.ReLU(), other, nn.Conv2d(3, 1, 1)),
+        "compiled": torch.compile(nn.Conv2d(3, 1, 1), backend="eager"),  # type: ignore[dict-item]
+    }
 
 
-def test_eval_freezes_and_train_gives_back_what_it_found() -> None:
-    metric = advent()
-    first = next(metric.parameters())
-    first.requires_grad = False
-    found = frozen(metric)
-    assert sum(found) == 1
+@pytest.mark.parametrize("name", discriminators())
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's, while it compiles
+def test_in_the_networks_turn_the_gradient_passes_through_a_fixed_judge(name: str) -> None:
+    judge = discriminators()[name]
+    parameters = list(judge.parameters())
+    metric = adaption.DomainAdversarialEntropyLoss(judge).eval()
+    logits = torch.randn(2, 3, 32, 32, requires_grad=True)
+    twin = logits.detach().clone().requires_grad_()
+    value = metric(logits, "source")
+    value.backward()
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in parameters)
+    expected = functional.adversarial_discriminative_loss(judge.eval()(entropy_map(twin)), "source")
+    expected.backward()
+    torch.testing.assert_close(value, expected, rtol=0, atol=0)
+    torch.testing.assert_close(logits.grad, twin.grad)
+    assert list(map(id, judge.parameters())) == list(map(id, parameters))
+    assert all(parameter.grad is not None for parameter in parameters)
+    metric.train()(logits.detach(), "source").backward()  # and its own turn comes
+
+
+def test_a_scripted_judge_answers_too() -> None:
+    """It keeps its gradient, as a function does: TorchScript takes no other parameters."""
+    with pytest.warns(DeprecationWarning, match="torch.jit"):
+        scripted = torch.jit.script(nn.Conv2d(3, 1, 1))
+    logits = torch.randn(2, 3, 4, 4, requires_grad=True)
+    adaption.DomainAdversarialEntropyLoss(scripted).eval()(logits, "source").backward()
+    assert logits.grad is not None
+
+
+def test_a_lazy_judge_can_be_asked_first() -> None:
+    metric = adaption.DomainAdversarialEntropyLoss(nn.LazyConv2d(1, 1)).eval()
     for _ in range(2):
-        for _ in range(2):  # a second call in a row changes nothing
-            assert not metric.eval().training
-            assert all(frozen(metric))
-            assert not seen(metric).training
-        for _ in range(2):
-            assert metric.train().training
-            assert frozen(metric) == found
-            assert seen(metric).training
+        metric(torch.randn(2, 3, 4, 4, requires_grad=True), "source").backward()
+
+
+def test_a_judge_that_two_losses_share_learns_after_a_validation() -> None:
+    """Whatever the order of registration, and although one of the games is the last to be put into eval mode."""
+    judge = SegmentationDiscriminator(3, ndf=2)
+    names = ("disc", "network")
+    for order in (names, names[::-1]):
+        model = nn.ModuleDict({name: adaption.DomainAdversarialEntropyLoss(judge) for name in order})
+        modes = {name: module.training for name, module in model.named_modules()}
+        model.eval()
+        for name, module in model.named_modules():
+            module.training = modes[name]
+        model["network"].eval()
+        model["network"].train()
+        model["disc"](torch.randn(2, 3, 32, 32), "source").backward()
+        assert all(parameter.grad is not None for parameter in judge.parameters())
+        judge.zero_grad()
+
+
+def test_what_the_user_freezes_between_the_turns_stays_frozen() -> None:
+    metric = advent()
+    first, *others = metric.parameters()
     metric.eval()
-    first.requires_grad_()  # thawed by the user meanwhile
-    assert not any(frozen(metric.train()))
-
-
-def test_a_parent_switches_too() -> None:
-    model = nn.ModuleDict({"loss": advent()})
-    metric = model["loss"]
-    assert isinstance(metric, adaption.DomainAdversarialEntropyLoss)
-    model.eval()
-    assert all(frozen(metric))
-    model.train()
-    assert not any(frozen(metric))
-    with pytest.raises(ValueError, match="boolean"):
-        metric.train("yes")  # type: ignore[arg-type]
-    assert metric.training
-    assert not any(frozen(metric))
+    first.requires_grad = False
+    metric.train()
+    metric(torch.randn(2, 3, 32, 32), "source").backward()
+    assert not first.requires_grad
+    assert first.grad is None
+    assert all(parameter.grad is not None for parameter in others)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_copies_know_what_was_switched_off(training: bool) -> None:
+def test_copies_are_in_the_same_turn(training: bool) -> None:
     metric = advent().train(training)
-    next(metric.parameters()).requires_grad = False
-    expected = [True, *[not training] * 9]
-    assert frozen(metric) == expected
     for copied in (copy.deepcopy(metric), metric.clone(), pickle.loads(pickle.dumps(metric))):
-        assert copied.training is training
-        assert frozen(copied) == expected
-        copied.eval()
-        assert frozen(copied.train()) == [training, *[False] * 9]
-        assert frozen(metric) == expected
+        copied(torch.randn(2, 3, 32, 32, requires_grad=True), "source").backward()
+        assert all((parameter.grad is not None) is training for parameter in copied.parameters())
+        assert all(parameter.grad is None for parameter in metric.parameters())
 
 
 def test_a_function_can_be_the_discriminator() -> None:

@@ -184,7 +184,7 @@ def one_for_all(features: Tensor) -> Tensor:
         (torch.sum, ((0, 3), (4, 3)), ValueError, "`source` must not be empty"),
         (torch.sum, ((4,), (4,)), ValueError, r"`source` must have shape \(N, ..\)"),
         (torch.sum, ((4, 3), (4, 2)), ValueError, "`target` must have as many columns"),
-        (torch.sum, ((4, 3, 2), (4, 3, 1)), ValueError, "`target` must have the same shape after the first dimension"),
+        (torch.sum, ((4, 3, 2), (4, 3)), ValueError, "`target` must have as many dimensions as `source`"),
         (
             DomainDiscriminator(5, 4),
             ((4, 3), (4, 3)),

@@ -293,7 +293,7 @@ def duplicated_rows(case: Case) -> str:
     if is_kernel(case):
         return FINITE
     if once.ndim and case.name != "PADA":
-        close(twice, once.repeat_interleave(2))
+        close(twice, once.repeat_interleave(2, dim=0))
         return "twice"
     factor = 2 if setting(case, "reduction") == "sum" or case.epoch == "batches" else 1
     close(twice, factor * once)

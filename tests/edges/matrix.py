@@ -32,7 +32,7 @@ from cases import (
     with_gradient,
 )
 from edges.outcome import Batch, Outcome, close, gradient, outcome, same, vanishes
-from torch import Tensor
+from torch import Tensor, nn
 
 import adaption
 from adaption import functional
@@ -178,15 +178,23 @@ def one_sample_in_batch_norm(case: Case) -> str:
     """The last batch of an epoch, with one sample a side, and a discriminator that normalises over the batch: finite,
     because both domains pass through it as one batch of two."""
     needs(is_adversarial(case), "it has no discriminator with batch normalisation")
-    width = getattr(case.build().domain_disc, "in_feature", WIDTH)
+    batch = case.batch(1, 1)
     outcome(
         case,
-        case.batch(1, 1),
+        batch,
         lambda metric: setattr(
-            metric, "domain_disc", seeded(lambda: DomainDiscriminator(width, 8)).to(next(metric.parameters()).dtype)
+            metric, "domain_disc", seeded(lambda: _normalising(case, batch)).to(next(metric.parameters()).dtype)
         ),
     )
     return FINITE
+
+
+def _normalising(case: Case, batch: Batch) -> nn.Module:
+    """A discriminator with batch normalisation, for vectors or for places of an image or a sequence."""
+    if (places := batch[0].ndim - 2) == 0:
+        return DomainDiscriminator(getattr(case.build().domain_disc, "in_feature", WIDTH), 8)
+    convolution, norm = ((nn.Conv1d, nn.BatchNorm1d), (nn.Conv2d, nn.BatchNorm2d))[places - 1]
+    return nn.Sequential(convolution(WIDTH, 8, 1), norm(8), nn.ReLU(), convolution(8, 1, 1))
 
 
 # Values
@@ -394,15 +402,16 @@ def _certain_discriminator(case: Case) -> str:
     for sign, expected in ((1.0, 1e4), (-1.0, 0.0)):
 
         def judge(samples: Tensor, sign: float = sign) -> Tensor:
-            logit = torch.full_like(samples[:, 0], 1e4 * sign)
+            logit = torch.full_like(samples[:, :1], 1e4 * sign)
             logit[N:] *= -1
-            return logit + 0 * samples.sum(1)  # which the gradient passes
+            return logit + 0 * samples.sum(1, keepdim=True)  # which the gradient passes
 
         batch = case.batch(N, N)
         found = outcome(case, batch, _with_discriminator(judge))
         weights = by_name(case, batch)
         mean = (mean_weight(weights, "source_weights") + mean_weight(weights, "target_weights")) / 2
-        close(found.value.mean(), expected * mean * (N if setting(case, "reduction") == "sum" else 1))
+        places = math.prod(batch[0].shape[2:])
+        close(found.value.mean(), expected * mean * (N * places if setting(case, "reduction") == "sum" else 1))
     return "1e4 or 0"
 
 

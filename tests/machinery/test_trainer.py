@@ -83,11 +83,11 @@ def test_advent_trains_through_validations_as_without(names: tuple[str, str]) ->
     loader = DataLoader(data, 2)
     trainer.fit(model, loader, DataLoader(data, 4))
     assert trainer.callback_metrics["val"].isfinite()
-    optimizers = plain.configure_optimizers()
+    optimizer, disc_optimizer = plain.configure_optimizers()
     for _ in range(2):
         for batch in loader:
             source, labels, target = batch
-            plain.turns.append(turn(plain, *optimizers, source, labels, target, Tensor.backward))
+            plain.turns.append(turn(plain, optimizer, disc_optimizer, source, labels, target, Tensor.backward))
     assert len(plain.turns) == 8
     torch.testing.assert_close(torch.tensor(model.turns), torch.tensor(plain.turns))
     for mine, other in zip(model.parameters(), plain.parameters(), strict=True):

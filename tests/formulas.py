@@ -46,10 +46,16 @@ def squared_distances(x: Tensor) -> Tensor:
 
 
 def bandwidth_of(distances: Tensor, rule: str | float) -> Tensor | float:
-    """The lower median or the mean, of which each pair has a share in the gradient."""
+    """The lower median or the mean, of which each pair has a share in the gradient.
+
+    Where the median is 0 the mean takes its place; where that is 0 too, so are all distances, whatever they are
+    measured by.
+    """
     if not isinstance(rule, str):
         return rule
-    return distances.sort().values[(len(distances) - 1) // 2] if rule == "median" else distances.mean()
+    median = distances.sort().values[(len(distances) - 1) // 2]
+    bandwidth = median if rule == "median" and median > 0 else distances.mean()
+    return bandwidth if bandwidth > 0 else torch.ones_like(bandwidth)
 
 
 def gaussians(distances: Tensor, bandwidth: Tensor | float, number: int) -> Tensor:

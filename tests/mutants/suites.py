@@ -16,15 +16,17 @@ LAWS = (
     "property/test_hostile.py",
 )
 
+ENGINE = ("features/test_engine.py", "features/test_mmd.py", "features/test_jmmd.py", "property/test_awkward.py")
+
 # module: files under tests/, and what names the rows of the laws
 SUITES: dict[str, tuple[tuple[str, ...], str]] = {
-    "_checks.py": (("property/test_hostile.py", "test_contract.py", "hypothesis_family", "adversarial"), ""),
-    "_closed_form.py": (("features",), "MMD or BSP"),
-    "_distances.py": (("features",), "MMD"),
+    "_checks.py": (("property/test_hostile.py", "hypothesis_family", "adversarial", "weighting"), ""),
+    "_closed_form.py": ((*ENGINE, "features/test_bsp.py"), ""),
+    "_distances.py": (ENGINE, ""),
     "_distributed.py": (("distributed/test_gather.py", "distributed/test_gradients.py"), ""),
     "_global_batch.py": (("distributed/test_gather.py", "distributed/test_gradients.py"), ""),
-    "_kernels.py": (("features",), "MMD"),
-    "_median.py": (("features",), "MMD"),
+    "_kernels.py": (ENGINE, ""),
+    "_median.py": (ENGINE, ""),
     "_metric.py": (
         ("test_nan_strategy.py", "engines/test_loading.py", "engines/test_torchmetrics.py", "machinery"),
         "L2 or DANN none or MMD pooled or entropy",

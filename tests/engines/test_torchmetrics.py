@@ -60,7 +60,8 @@ def test_running_is_the_value_of_the_last_batches(case: Case) -> None:
     for step, batch in enumerate(seen, start=1):
         (running if step % 2 else running.update)(*batch)
         value = running.compute()
-        torch.testing.assert_close(value.sort().values, epoch(case, seen[:step][-3:]).sort().values)
+        expected = epoch(case, seen[:step][-3:])
+        torch.testing.assert_close(value.flatten().sort().values, expected.flatten().sort().values)
 
 
 @pytest.mark.parametrize("case", SCALARS, ids=str)
@@ -202,7 +203,7 @@ def test_values_lie_between_the_bounds_of_the_plot(case: Case) -> None:
             assert upper is None or value.max() <= upper + 1e-12
 
 
-@every_loss
+@pytest.mark.parametrize("case", [case for case in CASES if not case.name.endswith("dense none")], ids=str)
 def test_plot_shows_the_epoch_with_its_bounds(case: Case, axes: Any) -> None:
     metric = case.build()
     for _ in range(2):

@@ -18,9 +18,9 @@ RANKS = 2
 # is a mean over pairs of samples, and so a sum like the others.
 NO_SUMS = {
     *("MMD", "MMD weighted", "MMD unbiased", "MMD pooled", "JMMD", "JMMD thetas", "JMMD pooled", "BSP", "PADA"),
-    *("CDAN+E", "CDAN+E sum", "CDAN+E none", "MCD marginal entropy", "class balance"),
+    *("CDAN+E", "CDAN+E sum", "CDAN+E none", "MCD marginal entropy", "MCD marginal entropy dense", "class balance"),
 }
-SUMMED = {"DANN sum", "CDAN sum", "MDD sum", "RegDA weighted", "consistency L2 sum"}
+SUMMED = {"DANN sum", "DANN sequence sum", "CDAN sum", "MDD sum", "RegDA weighted", "consistency L2 sum"}
 
 
 class Model(nn.Module):
@@ -41,7 +41,7 @@ class Model(nn.Module):
 
 
 def _moved(samples: Tensor, row: Tensor) -> Tensor:
-    if samples.ndim == 2 and (samples >= 0).all():
+    if samples.ndim >= 2 and (samples >= 0).all():
         return (samples.log() + row).softmax(1)  # probabilities remain probabilities
     return samples * (1 + row)
 

@@ -88,7 +88,9 @@ ROWS = [
         "RegDA",
     ),
 ]
-every_row = pytest.mark.parametrize("case", [case for case in ROWS if type(case.build()).__name__ in FORMULAS], ids=str)
+# the formula of consistency has no mask of samples for dense outputs; tests/ensemble has those
+DONE = [case for case in ROWS if type(case.build()).__name__ in FORMULAS and case.name != "consistency L2 dense"]
+every_row = pytest.mark.parametrize("case", DONE, ids=str)
 
 
 @pytest.mark.parametrize("name", [name for name in adaption.__all__ if hasattr(getattr(adaption, name), "update")])

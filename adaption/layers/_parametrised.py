@@ -9,7 +9,6 @@ from itertools import chain
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
@@ -41,7 +40,7 @@ def vectors(model: nn.Module) -> set[str]:
     """The names of the singular vectors by which spectral normalisation knows its own weights, and no others."""
     found = set()
     for name, module in model.named_modules():
-        if isinstance(module, _SpectralNorm):
+        if type(module).__name__ == "_SpectralNorm":
             found |= {f"{name}._u", f"{name}._v"}
         for hook in _hooks(module):
             if isinstance(hook, SpectralNorm):
@@ -78,7 +77,7 @@ def renew(modules: list[nn.Module]) -> None:
 
 def _spectral(module: nn.Module) -> list[nn.Module]:
     steps = module if isinstance(module, ParametrizationList) else ()
-    return [step for step in steps if isinstance(step, _SpectralNorm)]
+    return [step for step in steps if type(step).__name__ == "_SpectralNorm"]
 
 
 def _hooks(module: nn.Module) -> list[Any]:

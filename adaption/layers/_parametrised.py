@@ -10,14 +10,18 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
-from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 M = TypeVar("M", bound=nn.Module)
 
 # what the older functions hang before the forward of a module: each computes a weight and sets it as an attribute
-_HOOKS = (SpectralNorm, WeightNorm, BasePruningMethod)
+_HOOKS = (SpectralNorm, WeightNorm)
+
+
+def _prunes(hook: object) -> bool:
+    """Whether it is a method of torch's pruning, a module that nothing else imports."""
+    return any(kind.__name__ == "BasePruningMethod" for kind in type(hook).__mro__)
 
 
 def copied(model: M) -> M:
@@ -55,7 +59,7 @@ def settings(model: nn.Module) -> set[str]:
         if isinstance(module, ParametrizationList):
             found |= {f"{name}.{buffer}" for buffer, _ in module.named_buffers()}
         for hook in _hooks(module):
-            if isinstance(hook, BasePruningMethod):
+            if _prunes(hook):
                 found.add(f"{name}.{hook._tensor_name}_mask".removeprefix("."))  # noqa: SLF001 - there is no other way
     return found - vectors(model)
 
@@ -81,7 +85,7 @@ def _spectral(module: nn.Module) -> list[nn.Module]:
 
 
 def _hooks(module: nn.Module) -> list[Any]:
-    return [hook for hook in module._forward_pre_hooks.values() if isinstance(hook, _HOOKS)]  # noqa: SLF001
+    return [hook for hook in module._forward_pre_hooks.values() if (isinstance(hook, _HOOKS) or _prunes(hook))]  # noqa: SLF001
 
 
 @contextmanager

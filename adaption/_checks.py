@@ -324,21 +324,42 @@ def columns(name: str, value: Tensor, expected: int, setting: str, repair: str) 
 
 # What takes as many columns as an attribute says: by its own `forward`, for a subclass with another may take anything.
 WIDTHS: dict[Callable[..., Tensor], str] = {nn.Linear.forward: "in_features"}
+# The same for channels, with the axes that follow them.
+CHANNELS: dict[Callable[..., Tensor], str] = {
+    nn.Conv1d.forward: "L",
+    nn.Conv2d.forward: "HW",
+    nn.Conv3d.forward: "DHW",
+}
 
 
-def input_width(module: object) -> int | None:
-    """The number of columns that a network takes, where it is certain."""
-    if not isinstance(module, nn.Module) or module._forward_pre_hooks or "forward" in vars(module):  # noqa: SLF001
+def _first_layer(network: object) -> nn.Module | None:
+    """What a network does first, where it is certain."""
+    if not isinstance(network, nn.Module) or network._forward_pre_hooks or "forward" in vars(network):  # noqa: SLF001
         return None
-    forward = type(module).forward
-    if isinstance(module, nn.Sequential) and forward is nn.Sequential.forward:
-        return input_width(module[0]) if len(module) else None
-    width = getattr(module, WIDTHS.get(forward, ""), None)
+    if isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward:
+        return _first_layer(network[0]) if len(network) else None
+    return network
+
+
+def input_width(network: object) -> int | None:
+    """The number of columns that a network takes, where it is certain."""
+    layer = _first_layer(network)
+    width = getattr(layer, WIDTHS.get(type(layer).forward, ""), None) if layer is not None else None
     return width if isinstance(width, int) and width > 0 else None  # a lazy layer says 0
 
 
 def fits(name: str, value: Tensor, network_name: str, network: object) -> None:
-    """As many columns as a network takes, where it can be seen from outside."""
+    """The columns, or the channels and the axes after them, that a network takes, where it can be seen from outside."""
+    layer = _first_layer(network)
+    if layer is not None and type(layer).forward in CHANNELS:
+        places = CHANNELS[type(layer).forward]
+        channels = getattr(layer, "in_channels", 0) or "C"  # a lazy layer says 0
+        if value.ndim != 2 + len(places) or channels not in {value.shape[1], "C"}:
+            msg = (
+                f"`{name}` must have the shape (N, {', '.join([str(channels), *places])}) that `{network_name}` takes, "
+                f"but got shape {shape(value)}. Build `{network_name}` for the layer it looks at."
+            )
+            raise ValueError(msg)
     expected = input_width(network)
     if expected is not None and value.shape[-1] != expected:
         msg = (

@@ -59,11 +59,11 @@ def per_sample(name: str, values: Tensor, outputs: Tensor, need: str | None = No
 def statistics(reduction: str, *domains: Tensor) -> tuple[Any, ...]:
     """The additive statistics of the per-sample losses of one or two domains, each of shape ``(N, ..)``."""
     if reduction == "none":
-        shapes = [tuple(losses.shape) for losses in domains]
-        if len(set(shapes)) > 1:
+        first, *others = (losses.shape for losses in domains)
+        if any(shape != first for shape in others):  # a set of them would fix a compiled step to one batch size
             msg = (
                 '`reduction="none"` needs losses of the same shape for both domains, to add them sample by sample, '
-                f"but got {shapes[0]} and {shapes[1]}. Reduce them alike, or use the mean."
+                f"but got {tuple(first)} and {tuple(others[0])}. Reduce them alike, or use the mean."
             )
             raise ValueError(msg)
         return (functools.reduce(operator.add, domains),)

@@ -212,6 +212,7 @@ class DomainAdversarialLoss(AdditiveMetric):
         _checks.weights_or_none("source_weights", source_weights, source)
         _checks.weights_or_none("target_weights", target_weights, target)
         _checks.fits("source", source, "domain_disc", self.domain_disc)
+        _checks.fits("target", target, "domain_disc", self.domain_disc)
         source_logits, target_logits = ask(self.domain_disc, self.grl, source, target)
         return _statistics(source_logits, target_logits, source_weights, target_weights, self.reduction)
 

@@ -141,9 +141,10 @@ def same_shape(name: str, value: Tensor, other_name: str, other: Tensor) -> None
 
 
 def probabilities(name: str, value: object) -> None:
-    """Shape ``(N, C, ..)``, nothing negative, and sum 1 over the classes."""
-    batch(name, value)
-    value = cast("Tensor", value)
+    """Shape ``(N, C, ..)`` with at least two classes, nothing negative, and sum 1 over the classes."""
+    value = _of_classes(
+        name, value, "probabilities", "Give a sigmoid's p its second class: `torch.cat([1 - p, p], 1)`."
+    )
     if torch.compiler.is_compiling():
         return
     value = value.detach()
@@ -160,14 +161,8 @@ def probabilities(name: str, value: object) -> None:
 
 def logits(name: str, value: object) -> None:
     """Shape ``(N, C, ..)`` with at least two classes, and not what only probabilities look like."""
-    batch(name, value)
-    value = cast("Tensor", value)
-    if value.shape[1] < 2:
-        msg = (
-            f"`{name}` must hold the logits of at least 2 classes, shape (N, C, ..), but got shape {shape(value)}. "
-            "With a single class every probability is 1."
-        )
-        raise ValueError(msg)
+    repair = "Give a single logit z its second class: `torch.cat([torch.zeros_like(z), z], 1)`."
+    value = _of_classes(name, value, "logits", repair)
     if torch.compiler.is_compiling() or not bool(value.amin() >= 0):  # as logits nearly always are
         return
     sums = value.sum(1)
@@ -178,6 +173,15 @@ def logits(name: str, value: object) -> None:
             f"probabilities. Pass what comes before the softmax. See {CONVENTIONS}#logits."
         )
         raise ValueError(msg)
+
+
+def _of_classes(name: str, value: object, what: str, repair: str) -> Tensor:
+    batch(name, value)
+    value = cast("Tensor", value)
+    if value.shape[1] < 2:
+        msg = f"`{name}` must hold the {what} of at least 2 classes, but got shape {shape(value)}. {repair}"
+        raise ValueError(msg)
+    return value
 
 
 def weights(name: str, value: object, samples: Tensor) -> None:

@@ -37,7 +37,7 @@ def entropy_map(logits: Tensor) -> Tensor:
 
     Raises:
         TypeError: for anything but a floating-point tensor.
-        ValueError: for an empty tensor, one without a class dimension, and fewer than two classes.
+        ValueError: for an empty tensor, one without a class dimension, fewer than two classes, and probabilities.
 
     References:
         T.-H. Vu, H. Jain, M. Bucher, M. Cord, P. Pérez: ADVENT: Adversarial Entropy Minimization for Domain Adaptation
@@ -50,13 +50,7 @@ def entropy_map(logits: Tensor) -> Tensor:
         tensor([[0.5000, 0.5000],
                 [0.0000, 0.0000]])
     """
-    _checks.batch("logits", logits)
-    if logits.shape[1] < 2:
-        msg = (
-            f"`logits` must have at least 2 classes in dimension 1, but got shape {_checks.shape(logits)}. "
-            "Give a single foreground logit z a background: `torch.cat([torch.zeros_like(z), z], dim=1)`."
-        )
-        raise ValueError(msg)
+    _checks.logits("logits", logits)
     return entropy_terms(logits) / math.log(logits.shape[1])
 
 

@@ -153,9 +153,10 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
 
     Raises:
         TypeError: for anything but floating-point tensors, and a discriminator or `grl` that is not callable.
-        ValueError: for empty batches, logits and features of different samples, widths that are not those of the
-            settings, of the other domain or of the discriminator, `randomized` without `num_classes` and
-            `features_dim`, and unequal batches with ``"sum"`` or ``"none"``.
+        ValueError: for empty batches, fewer than two classes, probabilities in the place of logits, logits and features
+            of different samples, widths that are not those of the settings, of the other domain or of the
+            discriminator, `randomized` without `num_classes` and `features_dim`, and unequal batches with ``"sum"`` or
+            ``"none"``.
 
     References:
         M. Long, Z. Cao, J. Wang, M. Jordan: Conditional Adversarial Domain Adaptation. NeurIPS 2018.
@@ -247,6 +248,7 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
 
     def _check(self, domain: str, logits: Tensor, features: Tensor) -> None:
         _checks.matrix(f"{domain}_logits", logits, "classes")
+        _checks.logits(f"{domain}_logits", logits)
         _checks.matrix(f"{domain}_features", features)
         _checks.same_batch(f"{domain}_logits", logits, f"{domain}_features", features)
         repair = "Pass the logits first, then the features, or set it to the width that comes."

@@ -33,8 +33,8 @@ def class_weights(target_logits: Tensor, temperature: float = 0.1) -> Tensor:
 
     Raises:
         TypeError: for anything but a floating-point tensor and a number.
-        ValueError: for an empty tensor, a wrong rank, and a temperature that is not finite and at least 1.2e-38,
-            float32's smallest normal number.
+        ValueError: for an empty tensor, a wrong rank, fewer than two classes, probabilities, and a temperature that is
+            not finite and at least 1.2e-38, float32's smallest normal number.
 
     References:
         Z. Cao, L. Ma, M. Long, J. Wang: Partial Adversarial Domain Adaptation. ECCV 2018.
@@ -53,6 +53,7 @@ def class_weights(target_logits: Tensor, temperature: float = 0.1) -> Tensor:
 @full_precision
 def _statistics(target_logits: Tensor, temperature: float) -> Statistics:
     _checks.matrix("target_logits", target_logits, "classes")
+    _checks.logits("target_logits", target_logits)
     # a small temperature must not lift large logits to infinity; softmax does not see the shift
     shifted = target_logits - target_logits.detach().amax(1, keepdim=True)
     return (shifted / temperature).softmax(1).sum(0), len(target_logits)

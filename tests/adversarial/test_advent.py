@@ -56,8 +56,10 @@ def test_gradient_of_the_entropy_map() -> None:
 
 
 def test_entropy_map_refuses_what_has_no_classes() -> None:
-    with pytest.raises(ValueError, match="`logits` must have at least 2 classes in dimension 1"):
+    with pytest.raises(ValueError, match="`logits` must hold the logits of at least 2 classes"):
         entropy_map(torch.randn(2, 1, 4, 4))
+    with pytest.raises(ValueError, match="`logits` must hold logits, but"):
+        entropy_map(torch.randn(2, 3, 4, 4).softmax(1))
     with pytest.raises(ValueError, match=r"`logits` must have shape \(N, ..\)"):
         entropy_map(torch.randn(4))
     with pytest.raises(TypeError, match="`logits` must be a floating-point tensor"):

@@ -192,6 +192,7 @@ def test_bad_input_is_refused() -> None:
     refuses(metric, "`source_logits` must have 3 columns", source, source_logits, target, target_logits)
     wide = source_logits, torch.randn(4, 7), target_logits, torch.randn(3, 7)
     refuses(metric, "`source_features` must have 6 columns, as `features_dim`", *wide)
+    refuses(metric, "`source_logits` must hold logits, but", good[0].softmax(1), *good[1:])
     refuses(metric, "`source_features` must have as many samples as `source_logits`", good[0], source[:2], *good[2:])
     refuses(metric, "`target_features` must have as many samples as", *good[:2], good[2], target[:2])
     refuses(metric, r"`target_logits` must have shape \(N, classes\)", *good[:2], target_logits[0], target)

@@ -115,6 +115,8 @@ def test_errors() -> None:
         refuses(metric, r"must hold probabilities, .* its smallest entry is -1 .* `.softmax\(1\)`", logits, *rest)
         refuses(metric, "its sums lie between 0.5 and 0.5", p / 2, *rest)
         refuses(metric, r"must have shape \(N, ..\)", p[0], *rest)
+        sigmoid = torch.rand(3, 1)
+        refuses(metric, r"probabilities of at least 2 classes, .* `torch.cat\(\[1 - p, p\], 1\)`", sigmoid, *rest)
     refuses(ClassifierDiscrepancyLoss(), r"`predictions2` must have the shape of `predictions1` \(3, 4\)", p, p[:2])
     metric = MarginalEntropyLoss()
     metric(p)

@@ -32,7 +32,7 @@ def paper(logits: list[list[float]], temperature: float) -> list[float]:
     return [g / max(gamma) for g in gamma]
 
 
-@given(st.integers(1, 6), st.integers(1, 5), st.sampled_from([0.1, 1.0, 3.0]), st.integers(0, 2**31))
+@given(st.integers(1, 6), st.integers(2, 5), st.sampled_from([0.1, 1.0, 3.0]), st.integers(0, 2**31))
 def test_weights_are_those_of_the_paper(m: int, classes: int, temperature: float, seed: int) -> None:
     logits = torch.randn(m, classes, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     expected = torch.tensor(paper(logits.tolist(), temperature), dtype=torch.float64)
@@ -76,7 +76,11 @@ def test_a_stream_is_exact_in_the_memory_of_one_row(sizes: list[int]) -> None:
 def test_bad_input_is_refused() -> None:
     metric = ClassWeightModule()
     metric(torch.randn(3, 4))
-    for other in (1, 3, 5):
+    refuses(
+        metric, r"the logits of at least 2 classes, .*`torch.cat\(\[torch.zeros_like\(z\), z\], 1\)`", torch.randn(2, 1)
+    )
+    refuses(metric, "`target_logits` must hold logits, but", torch.randn(2, 4).softmax(1))
+    for other in (2, 3, 5):
         refuses(metric, "`target_logits` must have 4 columns, as the batches before, but got", torch.randn(2, other))
     refuses(metric, r"`target_logits` must have shape \(N, classes\)", torch.randn(4))
     metric.reset()

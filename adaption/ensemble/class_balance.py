@@ -13,7 +13,6 @@ from adaption._metric import Statistics
 from adaption._precision import full_precision, log_probability
 
 
-@full_precision
 def class_balance_loss(predictions: Tensor) -> Tensor:
     r"""Binary cross entropy between the mean prediction and the uniform distribution.
 

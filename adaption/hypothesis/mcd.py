@@ -13,7 +13,6 @@ from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision, log_probability
 
 
-@full_precision
 def classifier_discrepancy(predictions1: Tensor, predictions2: Tensor) -> Tensor:
     r"""Mean absolute difference between the probabilities of two classifiers.
 
@@ -55,7 +54,6 @@ def _discrepancy_statistics(predictions1: Tensor, predictions2: Tensor) -> Stati
     return _reduction.statistics("mean", (predictions1 - predictions2).abs())
 
 
-@full_precision
 def marginal_entropy(predictions: Tensor) -> Tensor:
     r"""Cross entropy from the uniform distribution to the mean prediction: small if all classes are equally frequent.
 

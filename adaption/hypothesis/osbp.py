@@ -13,7 +13,6 @@ from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision, log_odds
 
 
-@full_precision
 def unknown_class_binary_cross_entropy(target_logits: Tensor, t: float = 0.5) -> Tensor:
     r"""Binary cross entropy between the probability of the unknown class and `t`.
 

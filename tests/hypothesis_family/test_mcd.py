@@ -86,6 +86,19 @@ def test_epoch_value_is_that_of_the_epochs_mean() -> None:
     assert (metric.compute() < values).any()
 
 
+def test_dense_predictions_count_every_position() -> None:
+    discrepancy, entropy, epoch = ClassifierDiscrepancyLoss(), MarginalEntropyLoss(), []
+    for size in ((2, 3), (4,), (1, 2)):
+        p, q = (torch.randn(2, 5, *size).double().softmax(1) for _ in range(2))
+        flat = [x.movedim(1, -1).reshape(-1, 5) for x in (p, q)]
+        torch.testing.assert_close(discrepancy(p, q), classifier_discrepancy(*flat))
+        torch.testing.assert_close(entropy(p), marginal_entropy(flat[0]))
+        epoch.append(flat)
+    whole = [torch.cat(parts) for parts in zip(*epoch, strict=True)]
+    torch.testing.assert_close(discrepancy.compute(), classifier_discrepancy(*whole))
+    torch.testing.assert_close(entropy.compute(), marginal_entropy(whole[0]))
+
+
 def test_the_three_steps_adapt() -> None:
     """Two half moons of labels on a shifted domain: the discrepancy goes up in step 2 and down in step 3."""
     features, heads = nn.Linear(2, 8), [nn.Linear(8, 2) for _ in range(2)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable
@@ -10,13 +11,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
+
+# A server imports what every test needs, once, and each process is a fork of it.
+multiprocessing.set_forkserver_preload(["torch.distributed", "torchmetrics", "adaption"])
 
 
 def on_ranks(ranks: int, work: Callable[[int, int], Any]) -> list[Any]:
     """What `work(rank, ranks)` returns on each of so many processes; an error on one of them is raised here."""
     with tempfile.TemporaryDirectory() as folder:
-        spawn(_run, (ranks, work, folder), ranks)
+        start_processes(_run, (ranks, work, folder), ranks, start_method="forkserver")
         return [torch.load(Path(folder) / f"{rank}.pt") for rank in range(ranks)]
 
 

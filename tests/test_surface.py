@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import CASES
+from mutants.suites import SUITES
 from torchmetrics import Metric
 
 import adaption
@@ -119,6 +120,14 @@ def test_every_public_method_has_a_docstring(door: str, name: str) -> None:
     for method, body in vars(value).items() if inspect.isclass(value) else []:
         if not method.startswith("_") and callable(body):
             assert (body.__doc__ or "").strip(), f"`{door}.{name}.{method}` has no docstring"
+
+
+def test_every_module_has_tests_that_answer_for_it() -> None:
+    modules = {str(path.relative_to(ROOT / "adaption")) for path in (ROOT / "adaption").rglob("*.py")}
+    code = {module for module in modules if not module.endswith(("__init__.py", "functional.py"))}
+    assert code == set(SUITES), f"tests/mutants/suites.py differs from the modules in {code ^ set(SUITES)}"
+    files = {file for own, _ in SUITES.values() for file in own}
+    assert not [file for file in files if not (ROOT / "tests" / file).exists()]
 
 
 def test_errors_name_a_page_that_explains() -> None:

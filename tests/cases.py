@@ -272,6 +272,12 @@ CASES = [
         epoch="n+m",
     ),
     Case("JMMD pooled", lambda: adaption.JointMaximumMeanDiscrepancyLoss(pooled=True), layers, _jmmd),
+    Case(
+        "JMMD pooled thetas",
+        lambda: adaption.JointMaximumMeanDiscrepancyLoss(2, thetas=_thetas(), pooled=True),
+        layers,
+        _jmmd,
+    ),
     Case("BSP", lambda: adaption.BatchSpectralPenalizationLoss(2), features, _bsp, epoch="batches"),
     Case("DANN", lambda: adaption.DomainAdversarialLoss(discriminator()), features, _dann),
     Case("DANN weighted", lambda: adaption.DomainAdversarialLoss(discriminator()), with_weights, _dann),

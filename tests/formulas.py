@@ -247,14 +247,20 @@ def osbp(metric: Any, target_logits: Tensor) -> Tensor:
 # students and teachers
 
 
+def kept(distances: Tensor, mask: Tensor | None) -> Tensor:
+    """Distances of samples, or of their positions, where a mask of the one or the other is true."""
+    if mask is None:
+        return distances
+    one_per_sample = mask.numel() == len(distances)
+    return distances * mask.reshape(-1, *[1] * (distances.ndim - 1) if one_per_sample else distances.shape[1:])
+
+
 def consistency(metric: Any, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-    distances = metric.distance_measure(student, teacher)
-    return reduced(metric.reduction, distances if mask is None else distances * mask)
+    return reduced(metric.reduction, kept(metric.distance_measure(student, teacher), mask))
 
 
 def l2_consistency(metric: Any, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
-    distances = (student - teacher).square().sum(1)
-    return reduced(metric.reduction, distances if mask is None else distances * mask)
+    return reduced(metric.reduction, kept((student - teacher).square().sum(1), mask))
 
 
 def class_balance(_: Any, predictions: Tensor) -> Tensor:

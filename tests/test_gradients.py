@@ -88,9 +88,7 @@ ROWS = [
         "RegDA",
     ),
 ]
-# the formula of consistency has no mask of samples for dense outputs; tests/ensemble has those
-DONE = [case for case in ROWS if type(case.build()).__name__ in FORMULAS and case.name != "consistency L2 dense"]
-every_row = pytest.mark.parametrize("case", DONE, ids=str)
+every_row = pytest.mark.parametrize("case", ROWS, ids=str)
 
 
 @pytest.mark.parametrize("name", [name for name in adaption.__all__ if hasattr(getattr(adaption, name), "update")])

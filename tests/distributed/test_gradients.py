@@ -17,7 +17,8 @@ RANKS = 2
 # A quotient or a logarithm of sums over samples, or no such sum at all. The linear MMD with a number for its bandwidth
 # is a mean over pairs of samples, and so a sum like the others.
 NO_SUMS = {
-    *("MMD", "MMD weighted", "MMD unbiased", "MMD pooled", "JMMD", "JMMD thetas", "JMMD pooled", "BSP", "PADA"),
+    *("MMD", "MMD weighted", "MMD unbiased", "MMD pooled", "BSP", "PADA"),
+    *("JMMD", "JMMD thetas", "JMMD pooled", "JMMD pooled thetas"),
     *("CDAN+E", "CDAN+E sum", "CDAN+E none", "MCD marginal entropy", "MCD marginal entropy dense", "class balance"),
 }
 SUMMED = {"DANN sum", "DANN sequence sum", "CDAN sum", "MDD sum", "RegDA weighted", "consistency L2 sum"}

@@ -22,6 +22,9 @@ from adaption.hypothesis.mdd import (
 )
 from adaption.hypothesis.osbp import UnknownClassBinaryCrossEntropy
 from adaption.hypothesis.regda import RegressionDisparity
+from adaption.selection.agreement import EnsembleAgreement
+from adaption.selection.importance import DeepEmbeddedValidation, ImportanceWeightedValidation
+from adaption.selection.neighborhood import SoftNeighborhoodDensity
 from adaption.weighting._evaluation import collect_classification_results
 from adaption.weighting.iwan import ImportanceWeightModule
 from adaption.weighting.pada import AutomaticUpdateClassWeightModule, ClassWeightModule
@@ -38,9 +41,12 @@ __all__ = [
     "ClassifierDiscrepancyLoss",
     "ConditionalDomainAdversarialLoss",
     "ConsistencyLoss",
+    "DeepEmbeddedValidation",
     "DomainAdversarialEntropyLoss",
     "DomainAdversarialLoss",
+    "EnsembleAgreement",
     "ImportanceWeightModule",
+    "ImportanceWeightedValidation",
     "JointMaximumMeanDiscrepancyLoss",
     "L2ConsistencyLoss",
     "MarginDisparityDiscrepancy",
@@ -48,6 +54,7 @@ __all__ = [
     "MaximumMeanDiscrepancyLoss",
     "RegressionDisparity",
     "RegressionMarginDisparityDiscrepancy",
+    "SoftNeighborhoodDensity",
     "UnknownClassBinaryCrossEntropy",
     "collect_classification_results",
 ]

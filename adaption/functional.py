@@ -19,6 +19,7 @@ from adaption.hypothesis.mdd import (
 from adaption.hypothesis.osbp import unknown_class_binary_cross_entropy
 from adaption.hypothesis.regda import regression_disparity
 from adaption.layers.gradient_reversal import gradient_reversal
+from adaption.selection.importance import density_ratio
 from adaption.weighting.pada import class_weights
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "classifier_discrepancy",
     "conditional_domain_adversarial_loss",
     "consistency_loss",
+    "density_ratio",
     "domain_adversarial_loss",
     "entropy_map",
     "gradient_reversal",

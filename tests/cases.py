@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from formulas import FORMULAS
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
@@ -105,6 +106,18 @@ def masked_predictions(n: int, _: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def logits(n: int, _: int) -> tuple[Tensor]:
     return (torch.randn(n, WIDTH),)
+
+
+def losses_and_ratios(n: int, _: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(n).square(), torch.rand(n) + 0.1
+
+
+def with_ensemble(n: int, _: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(n, CLASSES), torch.randn(n, CLASSES)
+
+
+def with_candidates(n: int, _: int) -> tuple[Tensor, list[Tensor]]:
+    return torch.randn(n, CLASSES, 2), [torch.randn(n, CLASSES, 2) for _ in range(3)]
 
 
 def heads(n: int, m: int) -> tuple[Tensor, ...]:
@@ -461,6 +474,23 @@ CASES = [
         looked_at=(0,),
     ),
 ]
+
+
+def _formula(metric: Any, *batch: Any) -> Tensor:
+    """Of a score: there is no public function beside it."""
+    return FORMULAS[type(metric).__name__](metric, *batch)
+
+
+# Metrics that nobody trains: no law about gradients is theirs. `looked_at` says where a NaN is put.
+SCORES = [
+    Case("IWV", adaption.ImportanceWeightedValidation, losses_and_ratios, _formula, (0,)),
+    Case("DEV", adaption.DeepEmbeddedValidation, losses_and_ratios, _formula, (0,)),
+    Case("agreement", adaption.EnsembleAgreement, with_ensemble, _formula, (0,)),
+    Case("agreement of candidates", adaption.EnsembleAgreement, with_candidates, _formula),
+    Case("SND", lambda: adaption.SoftNeighborhoodDensity(0.1), logits, _formula, (0,)),
+]
+
+EVERY_METRIC = [*CASES, *SCORES]
 
 
 def tree_map(function: Callable[[Tensor], Tensor], batch: Any) -> Any:

@@ -276,6 +276,48 @@ def class_weights(metric: Any, target_logits: Tensor) -> Tensor:
     return shares / shares[shares.argmax()]
 
 
+# selection
+
+
+def importance_weighted(_: Any, losses: Tensor, weights: Tensor) -> Tensor:
+    return sum((w * loss for w, loss in zip(weights, losses, strict=True)), torch.zeros(())) / len(losses)
+
+
+def deep_embedded(_: Any, losses: Tensor, weights: Tensor) -> Tensor:
+    """The control variate with its divisor n - 1; one sample has none."""
+    weighted_losses = weights * losses
+    if len(losses) == 1:
+        return weighted_losses.mean()
+    covariance = ((weighted_losses - weighted_losses.mean()) * (weights - weights.mean())).sum() / (len(losses) - 1)
+    eta = -covariance / weights.var(correction=1)
+    return weighted_losses.mean() + eta * (weights.mean() - 1)
+
+
+def agreement(_: Any, logits: Tensor, ensemble: Tensor | list[Tensor]) -> Tensor:
+    """The share, also of dense positions, at which both largest entries are in the same place."""
+    if isinstance(ensemble, list):
+        ensemble = torch.stack([candidate.softmax(1) for candidate in ensemble]).mean(0)
+    same = [int(one.argmax()) == int(other.argmax()) for one, other in zip(_rows(logits), _rows(ensemble), strict=True)]
+    return torch.tensor(sum(same) / len(same), dtype=torch.float64)
+
+
+def _rows(logits: Tensor) -> Tensor:
+    return logits.movedim(1, -1).reshape(-1, logits.shape[1])
+
+
+def neighborhood_density(metric: Any, logits: Tensor) -> Tensor:
+    """Sample by sample, each compared with the others alone."""
+    p = logits.double().softmax(1)
+    if len(p) == 1:
+        return torch.zeros((), dtype=torch.float64)
+    entropies = []
+    for i, own in enumerate(p):
+        similarities = torch.stack([own @ p[j] / own.norm() / p[j].norm() for j in range(len(p)) if j != i])
+        shares = (similarities / metric.temperature).softmax(0)
+        entropies.append(torch.special.entr(shares).sum())
+    return torch.stack(entropies).mean()
+
+
 FORMULAS: dict[str, Callable[..., Tensor]] = {
     "MaximumMeanDiscrepancyLoss": mmd,
     "JointMaximumMeanDiscrepancyLoss": jmmd,
@@ -295,4 +337,8 @@ FORMULAS: dict[str, Callable[..., Tensor]] = {
     "L2ConsistencyLoss": l2_consistency,
     "ClassBalanceLoss": class_balance,
     "ClassWeightModule": class_weights,
+    "ImportanceWeightedValidation": importance_weighted,
+    "DeepEmbeddedValidation": deep_embedded,
+    "EnsembleAgreement": agreement,
+    "SoftNeighborhoodDensity": neighborhood_density,
 }

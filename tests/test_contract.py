@@ -11,13 +11,27 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, Case, cast, epoch_value, looked_at, tensors, tree_map, with_gradient, with_nan
+from cases import (
+    CASES,
+    EVERY_METRIC,
+    SCORES,
+    Case,
+    cast,
+    epoch_value,
+    looked_at,
+    tensors,
+    tree_map,
+    with_gradient,
+    with_nan,
+)
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from adaption._metric import AdditiveMetric
 
 every_loss = pytest.mark.parametrize("case", CASES, ids=str)
+every_metric = pytest.mark.parametrize("case", EVERY_METRIC, ids=str)
+every_score = pytest.mark.parametrize("case", SCORES, ids=str)
 
 
 def sizes(case: Case) -> list[tuple[int, int]]:
@@ -34,7 +48,7 @@ def assert_same(left: Any, right: Any) -> None:
     torch.testing.assert_close(left, right, rtol=0, atol=0, equal_nan=True)
 
 
-@every_loss
+@every_metric
 def test_function_metric_and_epoch_value_agree(case: Case) -> None:
     metric = case.build()
     batch = cast(case.batch(4, 4), torch.float64)
@@ -45,7 +59,7 @@ def test_function_metric_and_epoch_value_agree(case: Case) -> None:
     assert metric.compute().dtype == torch.float64
 
 
-@every_loss
+@every_metric
 def test_update_and_forward_accumulate_the_same(case: Case) -> None:
     forwarded, updated = case.build(), case.build()
     for n, m in sizes(case):
@@ -56,7 +70,7 @@ def test_update_and_forward_accumulate_the_same(case: Case) -> None:
     assert forwarded.update_count == updated.update_count == 3
 
 
-@every_loss
+@every_metric
 def test_a_new_batch_drops_the_value_of_before(case: Case) -> None:
     called, updated, expected = case.build(), case.build(), case.build()
     for n, m in sizes(case):
@@ -68,7 +82,7 @@ def test_a_new_batch_drops_the_value_of_before(case: Case) -> None:
     assert_same(called.compute(), expected.compute())
 
 
-@every_loss
+@every_metric
 def test_epoch_value_is_what_it_says(case: Case) -> None:
     metric = case.build()
     batches = [cast(case.batch(n, m), torch.float64) for n, m in sizes(case)]
@@ -93,7 +107,7 @@ def test_forward_gives_the_gradient_of_the_function(case: Case) -> None:
         torch.testing.assert_close(left.grad, sign * right.grad)
 
 
-@every_loss
+@every_metric
 def test_value_is_evaluated_once(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     metric = case.build()
     calls = []
@@ -143,7 +157,23 @@ def test_nothing_holds_a_graph_after_a_step(case: Case) -> None:
         copied.update(*case.batch(4, 4))
 
 
-@every_loss
+@every_score
+def test_a_score_has_no_gradient_and_is_copied(case: Case) -> None:
+    metric = case.build()
+    assert not metric.is_differentiable
+    batch = with_gradient(case, case.batch(4, 4))
+    with torch.inference_mode():
+        metric(*batch)
+    value = metric(*batch)
+    metric.update(*batch)
+    held = [item for item in vars(metric).values() if isinstance(item, (Tensor, list))]
+    assert not any(tensor.requires_grad or tensor.is_inference() for tensor in tensors([value, metric.compute(), held]))
+    for copied in (copy.deepcopy(metric), metric.clone(), pickle.loads(pickle.dumps(metric))):
+        assert_same(copied.compute(), metric.compute())
+        copied.update(*case.batch(4, 4))
+
+
+@every_metric
 def test_a_call_that_raises_changes_nothing(case: Case) -> None:
     metric = case.build()
     metric(*case.batch(4, 4))
@@ -171,7 +201,7 @@ def _required(metric: AdditiveMetric) -> int:
     return sum(parameter.default is parameter.empty for parameter in metric._update_signature.parameters.values())
 
 
-@every_loss
+@every_metric
 def test_signature_lets_a_collection_filter_arguments(case: Case) -> None:
     metric = case.build()
     names = list(metric._update_signature.parameters)
@@ -182,7 +212,7 @@ def test_signature_lets_a_collection_filter_arguments(case: Case) -> None:
     assert set(collection(**batch, something_else=None)) == {"loss"}
 
 
-@every_loss
+@every_metric
 @pytest.mark.parametrize(
     "change",
     [
@@ -205,7 +235,7 @@ def test_states_keep_their_precision(case: Case, change: Any) -> None:
     assert all(state.dtype in (torch.float64, torch.int64) for state in tensors(list(metric.metric_state.values())))
 
 
-@every_loss
+@every_metric
 def test_casting_reaches_the_modules_inside(case: Case) -> None:
     for dtype, change in ((torch.float64, "double"), (torch.float16, "half"), (torch.float32, "float")):
         metric = case.build().double()
@@ -258,13 +288,13 @@ def test_sums_of_equal_batches_are_exact(case: Case) -> None:
             assert_same(state, 1000 * torch.as_tensor(statistic, dtype=torch.float64))
 
 
-@every_loss
+@every_metric
 def test_sync_on_step_is_refused(case: Case) -> None:
     with pytest.raises(ValueError, match="`dist_sync_on_step` must be False"):
         type(case.build())(dist_sync_on_step=True, **_settings(case.build()))
 
 
-@every_loss
+@every_metric
 def test_compute_before_update_is_nan_with_a_warning(case: Case) -> None:
     metric = case.build()
     with pytest.warns(UserWarning, match="was called before the ``update`` method"):
@@ -272,7 +302,7 @@ def test_compute_before_update_is_nan_with_a_warning(case: Case) -> None:
     assert value.isnan().all()
 
 
-@every_loss
+@every_metric
 def test_merge_state_is_exact_and_counts(case: Case) -> None:
     left, right, whole = case.build(), case.build(), case.build()
     for index, (n, m) in enumerate(sizes(case)):
@@ -286,7 +316,7 @@ def test_merge_state_is_exact_and_counts(case: Case) -> None:
     assert left.update_count == 3
 
 
-@every_loss
+@every_metric
 def test_merge_state_refuses_what_does_not_fit(case: Case) -> None:
     metric = case.build()
     metric.update(*case.batch(4, 4))
@@ -300,7 +330,7 @@ def test_merge_state_refuses_what_does_not_fit(case: Case) -> None:
         assert_same(snapshot(metric), before)
 
 
-@every_loss
+@every_metric
 def test_persistent_states_come_back_with_their_count(case: Case) -> None:
     metric = case.build()
     assert not any(name in metric.state_dict() for name in metric.metric_state)
@@ -321,7 +351,7 @@ def test_persistent_states_come_back_with_their_count(case: Case) -> None:
 
 
 def test_two_metrics_never_share_a_compute_group() -> None:
-    collection = MetricCollection({f"{i} {case}": case.build() for i, case in enumerate([*CASES, *CASES])})
+    collection = MetricCollection({f"{i} {case}": case.build() for i, case in enumerate(2 * EVERY_METRIC)})
     two = MetricCollection({str(case): case.build() for case in CASES if case.batch is CASES[0].batch})
     zeros = torch.zeros(4, 6), torch.zeros(4, 6)
     for _ in range(3):
@@ -333,7 +363,7 @@ def test_two_metrics_never_share_a_compute_group() -> None:
     assert all(metric.update_count == 4 for metric in copied.values())
 
 
-@every_loss
+@every_metric
 def test_repr_shows_the_settings(case: Case) -> None:
     metric = case.build()
     for name in ("num_kernels", "reduction", "estimator", "num_singular_values", "randomized", "temperature"):
@@ -342,7 +372,7 @@ def test_repr_shows_the_settings(case: Case) -> None:
     assert "nan_strategy='warn'" in repr(type(metric)(nan_strategy="warn", **_settings(metric)))
 
 
-@every_loss
+@every_metric
 def test_plot(case: Case) -> None:
     import matplotlib as mpl
 
@@ -355,7 +385,7 @@ def test_plot(case: Case) -> None:
     plt.close(figure)
 
 
-@every_loss
+@every_metric
 def test_nan_passes_by_default(case: Case) -> None:
     metric = case.build()
     batch = with_nan(case, case.batch(4, 4))
@@ -363,7 +393,7 @@ def test_nan_passes_by_default(case: Case) -> None:
     assert metric.compute().isnan().all()
 
 
-@every_loss
+@every_metric
 def test_nan_strategies(case: Case) -> None:
     good = case.batch(4, 4)
     bad = with_nan(case, good)
@@ -414,7 +444,7 @@ def _twice(state: Tensor, **_: Any) -> list[Tensor]:
     return [state, state]
 
 
-@every_loss
+@every_metric
 def test_sync_errors_leave_the_local_states(case: Case) -> None:
     metric = case.build()
     metric.update(*case.batch(4, 4))
@@ -437,7 +467,7 @@ def test_sync_errors_leave_the_local_states(case: Case) -> None:
     assert doubled.isfinite().all()
 
 
-@every_loss
+@every_metric
 def test_a_synced_metric_takes_no_batch(case: Case) -> None:
     metric = case.build()
     metric.update(*case.batch(4, 4))
@@ -449,7 +479,7 @@ def test_a_synced_metric_takes_no_batch(case: Case) -> None:
     metric.update(*case.batch(4, 4))
 
 
-@every_loss
+@every_metric
 def test_long_runs_keep_steps_equally_cheap(case: Case) -> None:
     """The states of a step: their number of elements grows by the samples alone, and no state is copied."""
     metric = case.build()

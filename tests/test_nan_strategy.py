@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, Case, with_gradient, with_nan
+from cases import EVERY_METRIC, Case, with_gradient, with_nan
 from torch import Tensor
 
 import adaption
 from adaption._metric import AdditiveMetric
 
-every_loss = pytest.mark.parametrize("case", CASES, ids=str)
+every_metric = pytest.mark.parametrize("case", EVERY_METRIC, ids=str)
 leaves_out = pytest.mark.parametrize("strategy", ["warn", "ignore"])
 
 
@@ -52,7 +52,7 @@ def assert_same(left: Any, right: Any) -> None:
     torch.testing.assert_close(left, right, rtol=0, atol=0, equal_nan=True)
 
 
-@every_loss
+@every_metric
 @leaves_out
 def test_forward_returns_what_the_epoch_leaves_out(case: Case, strategy: str) -> None:
     metric, spared = build(case, strategy), build(case, "disable")
@@ -64,12 +64,12 @@ def test_forward_returns_what_the_epoch_leaves_out(case: Case, strategy: str) ->
         value = metric(*with_gradient(case, with_nan(case, good)))
     metric(*other)
     assert value.isnan().all()
-    assert value.requires_grad
+    assert value.requires_grad == metric.is_differentiable
     assert_same(metric.compute(), spared.compute())
     assert counts(metric) == (1, 3)
 
 
-@every_loss
+@every_metric
 @leaves_out
 def test_an_epoch_of_nothing_else_is_nan(case: Case, strategy: str) -> None:
     """And not "called before update": it has seen data."""
@@ -80,7 +80,7 @@ def test_an_epoch_of_nothing_else_is_nan(case: Case, strategy: str) -> None:
     assert counts(metric) == (0, 0)
 
 
-@every_loss
+@every_metric
 def test_nothing_is_counted_by_default(case: Case) -> None:
     metric = case.build()
     metric.update(*with_nan(case, case.batch(4, 4)))
@@ -88,7 +88,7 @@ def test_nothing_is_counted_by_default(case: Case) -> None:
     assert metric.compute().isnan().any()
 
 
-@every_loss
+@every_metric
 @leaves_out
 @pytest.mark.parametrize("as_dict", [False, True])
 def test_counts_add_up_when_metrics_merge(case: Case, strategy: str, as_dict: bool) -> None:
@@ -100,7 +100,7 @@ def test_counts_add_up_when_metrics_merge(case: Case, strategy: str, as_dict: bo
     assert_same(left.compute(), expected)
 
 
-@every_loss
+@every_metric
 @leaves_out
 def test_counts_are_saved(case: Case, strategy: str) -> None:
     metric, resumed = left_out(build(case, strategy), case), build(case, strategy)
@@ -116,7 +116,7 @@ def test_counts_are_saved(case: Case, strategy: str) -> None:
     torch.testing.assert_close(resumed.compute(), value.double())
 
 
-@every_loss
+@every_metric
 @leaves_out
 def test_counts_add_up_over_ranks(case: Case, strategy: str) -> None:
     """One rank has nothing else, and so does not know the shape of its states; the other has one good batch."""
@@ -138,7 +138,7 @@ def test_counts_add_up_over_ranks(case: Case, strategy: str) -> None:
     assert empty.num_ignored == 1
 
 
-@every_loss
+@every_metric
 def test_error_names_the_loss_and_the_repair(case: Case) -> None:
     metric = build(case, "error")
     for call in (metric, metric.update):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import CASES
+from cases import EVERY_METRIC
 from mutants.suites import SUITES
 from torchmetrics import Metric
 
@@ -17,7 +17,7 @@ from adaption import _checks, functional, layers
 from adaption._metric import AdditiveMetric
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("features", "adversarial", "hypothesis", "ensemble", "weighting")
+ROOMS = ("features", "adversarial", "hypothesis", "ensemble", "weighting", "selection")
 LOSSES = [
     name
     for name in adaption.__all__
@@ -33,7 +33,7 @@ def method_files() -> list[Path]:
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_every_loss_has_a_row_of_cases(name: str) -> None:
-    built = {type(case.build()).__name__ for case in CASES}
+    built = {type(case.build()).__name__ for case in EVERY_METRIC}
     assert name in built, f"`{name}` has no row in tests/cases.py. Add a `Case`, and the laws run over it."
 
 

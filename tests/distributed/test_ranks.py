@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from cases import CASES, Case, cast
+from cases import EVERY_METRIC, Case, cast
 from processes import on_ranks
 from torch import nn
 from torchmetrics import MetricCollection
@@ -30,7 +30,7 @@ def batches(case: Case) -> list[Any]:
 
 def epoch_values(rank: int, ranks: int) -> dict[str, list[Any]]:
     values: dict[str, list[Any]] = {}
-    for case in CASES:
+    for case in EVERY_METRIC:
         metric, every = case.build().double(), batches(case)
         values[case.name] = []
         for position, split in enumerate(SPLITS[ranks]):
@@ -100,7 +100,7 @@ def by_rank(request: pytest.FixtureRequest) -> tuple[int, list[dict[str, list[An
     return request.param, on_ranks(request.param, epoch_values)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", EVERY_METRIC, ids=str)
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_ranks_agree_with_one_process(case: Case, by_rank: Any) -> None:
     ranks, found = by_rank

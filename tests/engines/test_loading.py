@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, CLASSES, WIDTH, Case, tensors
+from cases import CLASSES, EVERY_METRIC, WIDTH, Case, tensors
 from torch import Tensor, nn
 
 import adaption
 from adaption import layers
 from adaption._metric import AdditiveMetric
 
-every_loss = pytest.mark.parametrize("case", CASES, ids=str)
+every_metric = pytest.mark.parametrize("case", EVERY_METRIC, ids=str)
 
 
 def persistent(case: Case, *, updates: int = 1) -> AdditiveMetric:
@@ -47,7 +47,7 @@ def state_keys(case: Case) -> list[str]:
     return list(case.build().metric_state)
 
 
-@every_loss
+@every_metric
 def test_a_missing_state_is_named(case: Case) -> None:
     saved = persistent(case, updates=2).state_dict()
     for key in state_keys(case):
@@ -61,7 +61,7 @@ def test_a_missing_state_is_named(case: Case) -> None:
         assert_same(epoch(metric), before)  # an epoch without one of its sums would be another epoch
 
 
-@every_loss
+@every_metric
 def test_a_state_of_another_shape_is_named(case: Case) -> None:
     saved = persistent(case, updates=2).state_dict()
     for key in state_keys(case):
@@ -78,7 +78,7 @@ def test_a_state_of_another_shape_is_named(case: Case) -> None:
                 assert_same(epoch(metric), before)
 
 
-@every_loss
+@every_metric
 def test_unknown_keys_are_named(case: Case) -> None:
     for metric in (case.build(), persistent(case)):
         before = epoch(metric)
@@ -87,7 +87,7 @@ def test_unknown_keys_are_named(case: Case) -> None:
         assert_same(epoch(metric), before)
 
 
-@every_loss
+@every_metric
 def test_a_metric_that_saves_no_epoch_needs_none_and_takes_a_whole_one(case: Case) -> None:
     saved = persistent(case, updates=2)
     metric = case.build()
@@ -103,7 +103,7 @@ def test_a_metric_that_saves_no_epoch_needs_none_and_takes_a_whole_one(case: Cas
         metric.load_state_dict(part)
 
 
-@every_loss
+@every_metric
 def test_loading_copies(case: Case) -> None:
     saved = persistent(case, updates=2)
     state = saved.state_dict()
@@ -117,7 +117,7 @@ def test_loading_copies(case: Case) -> None:
     assert_same(epoch(metric), loaded)
 
 
-@every_loss
+@every_metric
 def test_sums_are_loaded_in_their_own_precision(case: Case) -> None:
     saved = persistent(case, updates=2)
     halved = {name: value.float() if torch.is_tensor(value) else value for name, value in saved.state_dict().items()}
@@ -129,7 +129,7 @@ def test_sums_are_loaded_in_their_own_precision(case: Case) -> None:
     torch.testing.assert_close(metric.compute(), saved.compute(), rtol=1e-5, atol=1e-6)
 
 
-@every_loss
+@every_metric
 def test_inside_a_model_keys_have_the_models_prefix(case: Case) -> None:
     def model() -> nn.Module:
         return nn.Sequential(nn.Linear(2, 2), nn.ModuleDict({"loss": persistent(case)}))

@@ -15,7 +15,9 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from adaption._metric import AdditiveMetric
 
-METHODS = sorted((Path(__file__).parents[2] / "docs" / "methods").glob("*.md"))
+ROOT = Path(__file__).parents[2]
+SCORES = {path.stem for path in (ROOT / "adaption" / "selection").glob("*.py")}  # nobody trains by them
+METHODS = sorted(page for page in (ROOT / "docs" / "methods").glob("*.md") if page.stem not in SCORES)
 
 
 def validate(module: nn.Module) -> None:

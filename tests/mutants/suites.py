@@ -64,6 +64,12 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "layers/heads.py": (("layers/test_heads.py",), "Image"),
     "layers/keypoints.py": (("layers/test_keypoints.py",), "Pose or Pseudo or Joints or RegDA"),
     "layers/maps.py": (("layers/test_maps.py",), "Map"),
+    "selection/agreement.py": (("selection/test_agreement.py",), "agreement or EnsembleAgreement"),
+    "selection/importance.py": (
+        ("selection/test_importance.py",),
+        "IWV or DEV or ImportanceWeightedValidation or DeepEmbedded or density_ratio",
+    ),
+    "selection/neighborhood.py": (("selection/test_neighborhood.py",), "SND or SoftNeighborhood"),
     "weighting/_evaluation.py": (("weighting",), "collect or AutomaticUpdate"),
     "weighting/_partial.py": (("weighting",), "AutomaticUpdate or Importance"),
     "weighting/iwan.py": (("weighting/test_iwan.py",), "Importance"),

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from cases import CASES, CLASSES, WIDTH, Case, cosine, seeded
+from cases import CLASSES, EVERY_METRIC, WIDTH, Case, cosine, seeded
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -95,6 +95,7 @@ FUNCTIONS: dict[str, Callable[[], Arguments]] = {
         "reduction": "mean",
     },
     "domain_adversarial_loss": lambda: two_domains("logits", domain_logits) | weights() | {"reduction": "mean"},
+    "density_ratio": lambda: {"domain_logits": domain_logits(), "num_source": 40, "num_target": 30},
     "entropy_map": lambda: {"logits": rows()},
     "gradient_reversal": lambda: {"features": rows(), "grad_weight": 1.0},
     "joint_maximum_mean_discrepancy": lambda: two_domains("features", lambda: [rows(), rows()]) | weights() | kernels(),
@@ -262,7 +263,7 @@ def batch(case: Case) -> Arguments:
 def of_the_same_file(name: str) -> Arguments:
     """The arguments of a function, from the first row whose loss is in its file."""
     function = public(name)
-    case = next(case for case in CASES if type(case.build()).__module__ == function.__module__)
+    case = next(case for case in EVERY_METRIC if type(case.build()).__module__ == function.__module__)
     known = settings(case) | batch(case)
     return {name: known[name] for name in inspect.signature(function).parameters}
 
@@ -287,9 +288,9 @@ def calls() -> Iterator[Call]:
         yield Call(f"{name}.forward", partial(built, name), arguments, draws=name == "ImageClassifierHead")  # dropout
     for (name, method), arguments in METHODS.items():
         yield Call(f"{name}.{method}", partial(built, name, method), arguments)
-    for case in CASES:
+    for case in EVERY_METRIC:
         yield Call(f"{case}: forward", case.build, partial(batch, case), others=named_inside(case))
-    for name, case in {type(case.build()).__name__: case for case in CASES}.items():
+    for name, case in {type(case.build()).__name__: case for case in EVERY_METRIC}.items():
         yield from _of_metric(name, case)
 
 

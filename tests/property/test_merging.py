@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, Case, cast, tree_map
+from cases import EVERY_METRIC, Case, cast, tree_map
 from hypothesis import given
 from hypothesis import strategies as st
 from property.ledger import BAD, SIZES, Batches
 from property.problems import generators
 from torch import Tensor
 
-every_loss = pytest.mark.parametrize("case", CASES, ids=str)
+every_metric = pytest.mark.parametrize("case", EVERY_METRIC, ids=str)
 
 
-@every_loss
+@every_metric
 @given(data=st.data())
 def test_any_partition_merges_to_the_whole(case: Case, data: st.DataObject) -> None:
     batches = Batches(case)
@@ -47,7 +47,7 @@ def _sorted(value: Tensor, case: Case) -> Tensor:
     return value if case.name == "PADA" else value.flatten().sort().values
 
 
-@every_loss
+@every_metric
 @given(data=st.data())
 def test_samples_may_come_in_any_order(case: Case, data: st.DataObject) -> None:
     """Pairs stay pairs where the mathematics pairs samples."""

@@ -1,0 +1,1 @@
+"""Scores by which to choose among adapted models, without a label of the target."""

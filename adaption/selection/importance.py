@@ -1,0 +1,222 @@
+"""Importance-weighted validation and DEV: the risk on the target, estimated from labelled samples of the source."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaption import _checks
+from adaption._metric import AdditiveMetric, Statistics
+from adaption._precision import full_precision
+from adaption.adversarial import _discriminator
+
+
+@full_precision
+def density_ratio(domain_logits: Tensor, num_source: int, num_target: int) -> Tensor:
+    r"""How many times more likely a sample is in the target than in the source, read off a domain discriminator.
+
+    .. math:: w(x) = \frac{p_t(x)}{p_s(x)} = \frac{n_s}{n_t} \exp z(x)
+
+    A discriminator that was trained on :math:`n_s` source samples with label 0 and :math:`n_t` target samples with
+    label 1 gives, where it is as good as can be, the logit :math:`z = \log \frac{n_t p_t}{n_s p_s}`. That of
+    :class:`adaption.DomainAdversarialLoss` serves; so does a logistic regression on the features.
+
+    Shapes:
+        - `domain_logits`: :math:`(N, 1)` or :math:`(N,)`; output: :math:`(N,)`, positive
+
+    Above a logit of 88 a ratio leaves the range of float32 and is infinite, which the scores refuse.
+
+    Args:
+        domain_logits: what the discriminator says of samples, positive for "target".
+        num_source: how many source samples the discriminator has learned from, or saw in a step, where batches of both
+            domains take turns.
+        num_target: the same for the target.
+
+    Raises:
+        TypeError: for anything but a floating-point tensor and integers.
+        ValueError: for an empty batch, more than one logit per sample, and numbers below 1.
+
+    References:
+        M. Sugiyama, M. Krauledat, K.-R. Müller: Covariate Shift Adaptation by Importance Weighted Cross Validation.
+        JMLR 2007. https://jmlr.org/papers/v8/sugiyama07a.html
+
+    Example:
+        >>> import torch
+        >>> from adaption.functional import density_ratio
+        >>> density_ratio(torch.tensor([[0.0], [1.0]]), num_source=200, num_target=100)
+        tensor([2.0000, 5.4366])
+    """
+    _checks.count("num_source", num_source)
+    _checks.count("num_target", num_target)
+    logits = _discriminator.domain_logits("domain_logits", domain_logits)
+    if logits.ndim > 1:
+        msg = (
+            f"`domain_logits` must have shape (N, 1) or (N,), but got shape {_checks.shape(domain_logits)}. Average "
+            "dense logits over the positions of a sample first, e.g. with `.flatten(1).mean(1)`."
+        )
+        raise ValueError(msg)
+    return (logits + math.log(num_source / num_target)).exp()
+
+
+@torch.no_grad()
+def _weighted(losses: Tensor, weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Losses and weights of samples, checked, as two vectors in the precision of the sums."""
+    _checks.tensor("losses", losses)
+    if losses.ndim == 0 or losses.shape not in (losses.shape[:1], (len(losses), 1)):
+        msg = (
+            f"`losses` must hold one loss per sample, shape (N,) or (N, 1), but got shape {_checks.shape(losses)}. "
+            'Compute them with `reduction="none"`.'
+        )
+        raise ValueError(msg)
+    _checks.weights("weights", weights, losses)
+    losses, weights = losses.flatten().to(dtype), weights.flatten().to(dtype)
+    if weights.device.type == "cpu" and not torch.compiler.is_compiling():
+        _check_sum(weights)
+    return losses, weights
+
+
+def _check_sum(weights: Tensor) -> None:
+    total = weights.sum().item()
+    if not math.isfinite(total):
+        msg = (
+            f"`weights` must be finite, but their sum is {total}. Look for logits beyond the range of `exp`: take a "
+            "discriminator that is less certain, or clamp its logits."
+        )
+        raise ValueError(msg)
+    if total == 0:
+        msg = (
+            "`weights` must have a positive sum, but all weights are 0. Take a discriminator that is less certain, or "
+            "larger batches."
+        )
+        raise ValueError(msg)
+
+
+class ImportanceWeightedValidation(AdditiveMetric):
+    r"""Estimate of the risk on the target from losses of labelled source samples: the smaller, the better the model.
+
+    .. math:: \mathrm{IWV} = \frac1n \sum_i w_i \ell_i
+
+    with the losses :math:`\ell_i` of `n` validation samples of the source, which were not trained on, and their density
+    ratios :math:`w_i`, as :func:`adaption.functional.density_ratio` gives them. Where source and target differ in the
+    distribution of the inputs alone, not in what a label means, and the ratios are right, its mean is the risk on the
+    target. Where one of them fails it is no such thing. The value has no gradient, and `compute` is exact over batches
+    and ranks.
+
+    Inputs of `update` and `forward`:
+        - `losses`: :math:`(n,)` or :math:`(n, 1)`, of source samples
+        - `weights`: :math:`(n,)` or :math:`(n, 1)`, not negative, finite, with a positive sum
+
+    Output: scalar, in the units of the losses.
+
+    Args:
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but floating-point tensors.
+        ValueError: for an empty batch, other shapes, and weights that are negative, not finite or all 0.
+
+    References:
+        M. Sugiyama, M. Krauledat, K.-R. Müller: Covariate Shift Adaptation by Importance Weighted Cross Validation.
+        JMLR 2007. https://jmlr.org/papers/v8/sugiyama07a.html
+
+    Example:
+        >>> import torch
+        >>> from adaption import ImportanceWeightedValidation
+        >>> risk = ImportanceWeightedValidation()
+        >>> risk.update(torch.tensor([1.0, 2.0]), weights=torch.tensor([0.5, 1.5]))
+        >>> risk.compute()  # (0.5 + 3) / 2
+        tensor(1.7500, dtype=torch.float64)
+    """
+
+    is_differentiable = False
+
+    num_samples: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._keep_sums("weighted_losses", "num_samples")
+
+    def update(self, losses: Tensor, weights: Tensor) -> None:
+        """Add labelled source samples to the estimate."""
+        self._accumulate(self._statistics(losses, weights))
+
+    def _statistics(self, losses: Tensor, weights: Tensor) -> Statistics:
+        losses, weights = _weighted(losses, weights, self.num_samples.dtype)
+        return (weights * losses).sum(), len(losses)
+
+    def _value(self, *statistics: Tensor) -> Tensor:
+        weighted_losses, number = statistics
+        return weighted_losses / number
+
+
+class DeepEmbeddedValidation(AdditiveMetric):
+    r"""DEV: importance-weighted validation with a control variate, which takes off the chance in the weights.
+
+    .. math::
+        \mathrm{DEV} = \frac1n \sum_i w_i \ell_i + \eta \Bigl(\frac1n \sum_i w_i - 1\Bigr), \qquad
+        \eta = -\frac{\operatorname{cov}(w \ell, w)}{\operatorname{var} w}
+
+    with losses :math:`\ell_i` and density ratios :math:`w_i` of `n` validation samples of the source, as in
+    :class:`ImportanceWeightedValidation`. The mean of a density ratio is 1; where that of the sample is not, the
+    estimate is corrected by what losses and weights have in common. It may be negative. Where the weights do not
+    differ, :math:`\operatorname{var} w` being at most :math:`10^{-12}` of the mean of :math:`w^2`, and for a single
+    sample, :math:`\eta` is 0.
+
+    The weights should come from a discriminator of the features that the model under test gives, which is what "deep
+    embedded" means; every model then has weights of its own. The value has no gradient, and `compute` is exact over
+    batches and ranks, from five sums.
+
+    Inputs of `update` and `forward`:
+        - `losses`: :math:`(n,)` or :math:`(n, 1)`, of source samples
+        - `weights`: :math:`(n,)` or :math:`(n, 1)`, not negative, finite, with a positive sum
+
+    Output: scalar, in the units of the losses; the smaller, the better the model.
+
+    Args:
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but floating-point tensors.
+        ValueError: for an empty batch, other shapes, and weights that are negative, not finite or all 0.
+
+    References:
+        K. You, X. Wang, M. Long, M. Jordan: Towards Accurate Model Selection in Deep Unsupervised Domain Adaptation.
+        ICML 2019. https://proceedings.mlr.press/v97/you19a.html
+
+    Example:
+        The losses are all 2, and so is the risk, whatever the weights.
+
+        >>> import torch
+        >>> from adaption import DeepEmbeddedValidation
+        >>> risk = DeepEmbeddedValidation()
+        >>> risk.update(torch.tensor([2.0, 2.0, 2.0]), weights=torch.tensor([0.5, 1.5, 2.5]))
+        >>> risk.compute()
+        tensor(2., dtype=torch.float64)
+    """
+
+    is_differentiable = False
+
+    num_samples: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        names = ("weights", "squared_weights", "weighted_losses", "twice_weighted_losses")
+        self._keep_sums(*(f"sum_of_{name}" for name in names), "num_samples")
+
+    def update(self, losses: Tensor, weights: Tensor) -> None:
+        """Add labelled source samples to the estimate."""
+        self._accumulate(self._statistics(losses, weights))
+
+    def _statistics(self, losses: Tensor, weights: Tensor) -> Statistics:
+        losses, weights = _weighted(losses, weights, self.num_samples.dtype)
+        weighted = weights * losses
+        return weights.sum(), weights.square().sum(), weighted.sum(), (weights * weighted).sum(), len(losses)
+
+    def _value(self, *statistics: Tensor) -> Tensor:
+        weight, square, risk, product = (total / statistics[-1] for total in statistics[:-1])  # means
+        covariance, variance = product - weight * risk, square - weight.square()
+        slope = torch.where(variance <= 1e-12 * square, 0, -covariance / variance)  # the divisor of both cancels
+        return risk + slope * (weight - 1)

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from adaption import _checks
 from adaption._metric import AdditiveMetric, Statistics
-from adaption._metric import _sum_dtype as sum_dtype
 from adaption._precision import full_precision
 
 _ENTRIES = 2**22  # of the similarities that are held at once
@@ -90,7 +89,8 @@ class SoftNeighborhoodDensity(AdditiveMetric):
 @full_precision
 def _density(logits: Tensor, temperature: float) -> Tensor:
     number = len(logits)
-    directions = F.normalize(logits.to(sum_dtype(logits.device)).softmax(1), dim=1)
+    precise = torch.float32 if logits.device.type == "mps" else torch.float64  # which that device does not have
+    directions = F.normalize(logits.to(precise).softmax(1), dim=1)
     if number == 1:
         return directions.sum() * 0  # NaN stays
     total = directions.new_zeros(())

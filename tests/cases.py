@@ -486,7 +486,7 @@ SCORES = [
     Case("IWV", adaption.ImportanceWeightedValidation, losses_and_ratios, _formula, (0,)),
     Case("DEV", adaption.DeepEmbeddedValidation, losses_and_ratios, _formula, (0,)),
     Case("agreement", adaption.EnsembleAgreement, with_ensemble, _formula, (0,)),
-    Case("agreement of candidates", adaption.EnsembleAgreement, with_candidates, _formula),
+    Case("agreement of candidates", adaption.EnsembleAgreement, with_candidates, _formula, (0,)),
     Case("SND", lambda: adaption.SoftNeighborhoodDensity(0.1), logits, _formula, (0,)),
 ]
 

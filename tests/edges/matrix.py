@@ -96,6 +96,10 @@ def by_name(case: Case, batch: Batch) -> dict[str, Any]:
     return dict(zip(case.build()._update_signature.parameters, batch, strict=False))
 
 
+def trains(case: Case) -> bool:
+    return bool(setting(case, "is_differentiable"))
+
+
 def is_kernel(case: Case) -> bool:
     return setting(case, "bandwidth") is not None
 
@@ -253,10 +257,14 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, float]]] = {
     "ClassificationMarginDisparityDiscrepancy": _uniform_heads,
     "ClassifierDiscrepancyLoss": lambda *_: ("0", 0.0),
     "ConsistencyLoss": lambda *_: ("0", 0.0),
+    "DeepEmbeddedValidation": lambda *_: ("1", 1.0),
+    "EnsembleAgreement": lambda *_: ("1", 1.0),
+    "ImportanceWeightedValidation": lambda _, batch: ("mean weight", mean_weight(batch, "weights")),
     "L2ConsistencyLoss": lambda *_: ("0", 0.0),
     "MarginDisparityDiscrepancy": lambda *_: ("0", 0.0),
     "MarginalEntropyLoss": lambda *_: ("log c", math.log(WIDTH)),
     "RegressionMarginDisparityDiscrepancy": lambda *_: ("0", 0.0),
+    "SoftNeighborhoodDensity": lambda *_: ("log(n - 1)", math.log(N - 1)),
     "UnknownClassBinaryCrossEntropy": lambda case, _: ("H(t, 1/c)", _binary_entropy(setting(case, "t"), 1 / WIDTH)),
 }
 
@@ -295,10 +303,10 @@ TWINS = {"predictions2": "predictions1", "teacher": "student", "output_adv": "ou
 @edge("every row twice", "Values")
 def duplicated_rows(case: Case) -> str:
     """Every sample comes twice. A mean stays, a sum doubles, single values come twice. MMD and JMMD change with
-    their bandwidth, which now sees distances of 0."""
+    their bandwidth, which now sees distances of 0, and SND with the neighbours, which are more."""
     batch = case.batch(N, N)
     once, twice = outcome(case, batch).value, outcome(case, repeated(batch, 2)).value
-    if is_kernel(case):
+    if is_kernel(case) or isinstance(case.build(), adaption.SoftNeighborhoodDensity):
         return FINITE
     if once.ndim and case.name != "PADA":
         close(twice, once.repeat_interleave(2, dim=0))
@@ -319,6 +327,9 @@ def tiny(case: Case) -> str:
             return FINITE  # a theta with a bias sees the tiny layer as constant
         close(found.value, outcome(case, of_norm(case, batch, 1.0)).value, 1e-4)
         return "as at norm 1"
+    if isinstance(case.build(), adaption.EnsembleAgreement):  # it sees which entry is the largest, and no more
+        close(found.value, outcome(case, batch).value)
+        return "unchanged"
     close(found.value, outcome(case, where_looked_at(case, torch.zeros_like, batch)).value)
     return "as 0"
 
@@ -469,12 +480,21 @@ def _sure_heatmaps(case: Case, batch: Batch) -> str:
     return FINITE
 
 
+def _one_class(case: Case, batch: Batch) -> str:
+    """All samples are of one class beyond doubt: all agree, and each has all others as neighbours."""
+    agreement = isinstance(case.build(), adaption.EnsembleAgreement)
+    close(outcome(case, batch).value, 1.0 if agreement else math.log(N - 1))
+    return "1" if agreement else "log(n - 1)"
+
+
 LARGE: dict[str, Callable[[Case, Batch], str]] = {
     "AdversarialDiscriminativeLoss": _cross_entropy,
     "ClassWeightModule": _certain_classes,
     "ClassificationMarginDisparityDiscrepancy": _contradicting_heads,
     "DomainAdversarialEntropyLoss": _entropies,
+    "EnsembleAgreement": _one_class,
     "RegressionDisparity": _sure_heatmaps,
+    "SoftNeighborhoodDensity": _one_class,
     "UnknownClassBinaryCrossEntropy": _unknown,
 }
 
@@ -482,7 +502,7 @@ LARGE: dict[str, Callable[[Case, Batch], str]] = {
 @edge("zero weights", "Values")
 def zero_weights(case: Case) -> str:
     """All weights, or the whole mask, are 0. Where weights multiply, value and gradient are 0; where they are
-    normalised to sum 1, or cannot be used with the settings of the row, it is an error."""
+    normalised to sum 1, are density ratios, or cannot be used with the settings of the row, it is an error."""
     names = [name for name in case.build()._update_signature.parameters if _weighs(name)]
     needs(bool(names), "it takes no weights")
     batch = case.batch(N, N)
@@ -499,7 +519,7 @@ def _in(dtype: torch.dtype) -> Callable[[Case], str]:
     def in_dtype(case: Case) -> str:
         modules = (lambda metric: metric.double()) if dtype == torch.float64 else (lambda metric: metric)
         found = outcome(case, cast(case.batch(N, N), dtype), modules)
-        assert found.value.dtype == torch.promote_types(dtype, torch.float32)
+        assert found.value.dtype == (torch.promote_types(dtype, torch.float32) if trains(case) else torch.float64)
         assert all(gradient.dtype == dtype for gradient in found.gradients)
         return "= float64"
 
@@ -509,8 +529,8 @@ def _in(dtype: torch.dtype) -> Callable[[Case], str]:
 _LAWS = {
     torch.float64: "Inputs and modules in float64: computed in float64.",
     torch.float32: "Within rounding of float64.",
-    torch.float16: "Computed in float32: the value is that in float64 of the same rounded inputs; gradients come back "
-    "in float16.",
+    torch.float16: "Computed in float32, scores in float64: the value is that in float64 of the same rounded inputs; "
+    "gradients come back in float16.",
     torch.bfloat16: "The same; gradients come back in bfloat16.",
 }
 for _dtype, _law in _LAWS.items():
@@ -544,7 +564,8 @@ def _as_it_is(case: Case, batch: Batch) -> Outcome:
         leaf.requires_grad_()
     before, versions = copy.deepcopy([t.detach() for t in tensors(batch)]), [t._version for t in tensors(batch)]
     value = case.build()(*batch)
-    value.sum().backward()
+    if value.requires_grad:
+        value.sum().backward()
     assert [tensor._version for tensor in tensors(batch)] == versions
     torch.testing.assert_close([t.detach() for t in tensors(batch)], before, rtol=0, atol=0)
     return Outcome(value.detach(), [gradient(leaf) for leaf in looked_at(case, batch)])
@@ -553,7 +574,7 @@ def _as_it_is(case: Case, batch: Batch) -> Outcome:
 @edge("gradient on one side", "Memory and modes")
 def one_side(case: Case) -> str:
     """Only one of the arguments requires a gradient. It is the gradient it has with the others', and they get none."""
-    needs(len(case.looked_at) > 1, "it has a gradient by one argument only")
+    needs(trains(case) and len(case.looked_at) > 1, "it has a gradient by one argument only, or by none")
     batch = case.batch(N, N)
     both = with_gradient(case, batch)
     case.build()(*both).sum().backward()
@@ -581,6 +602,9 @@ def in_inference_mode(case: Case) -> str:
         value = metric(*copy.deepcopy(batch))
     assert not value.requires_grad
     torch.testing.assert_close(value.clone(), expected, rtol=0, atol=0)
-    metric(*with_gradient(case, batch)).sum().backward()
+    again = metric(*with_gradient(case, batch))
+    assert again.requires_grad == trains(case)
+    if again.requires_grad:
+        again.sum().backward()
     assert metric.update_count == 2
     return "same value"

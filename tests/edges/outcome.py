@@ -32,7 +32,8 @@ def outcome(case: Case, batch: Batch, change: Callable[[AdditiveMetric], object]
     """The outcome for a batch, by the metric that `change` was applied to.
 
     Value and gradients are finite, also those of the parameters inside; they are those in float64 of the same inputs;
-    `compute()` is the value. An error names an argument first and leaves the metric as it was.
+    `compute()` is the value. A score has no gradient, which counts as 0. An error names an argument first and leaves
+    the metric as it was.
     """
     metric, exact = case.build(), case.build().double()
     change(metric)
@@ -44,8 +45,9 @@ def outcome(case: Case, batch: Batch, change: Callable[[AdditiveMetric], object]
         _refused(metric, str(error))
         raise
     expected = exact(*twin)
-    value.sum().backward()
-    expected.sum().backward()
+    if metric.is_differentiable:
+        value.sum().backward()
+        expected.sum().backward()
     found = Outcome(value.detach(), [gradient(leaf) for leaf in looked_at(case, batch)])
     parameters = [parameter.grad for parameter in metric.parameters() if parameter.grad is not None]
     assert all(tensor.isfinite().all() for tensor in (found.value, *found.gradients, *parameters))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cases import CASES, Case
+from cases import EVERY_METRIC, Case
 from edges.matrix import EDGES, Edge, cell
 
 PAGE = Path(__file__).parents[2] / "docs" / "edge-cases.md"
@@ -12,10 +12,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "edge-cases.md"
 INTRODUCTION = """\
 # Edge cases
 
-What every loss does where data are awkward: a last batch of one sample, collapsed features, half precision, logits
-that saturate. Written by `nox -s edges`: each cell is what the tests assert, and they fail where this page
-says something else. A row is a loss with the settings [below](#rows). Batches have 4 samples of either domain in
-float32, unless the column says otherwise; c is the number of classes.
+What every loss and every score does where data are awkward: a last batch of one sample, collapsed features, half
+precision, logits that saturate. Written by `nox -s edges`: each cell is what the tests assert, and they fail where this
+page says something else. A row is a metric with the settings [below](#rows). Batches have 4 samples of either domain in
+float32, unless the column says otherwise; c is the number of classes. The scores, IWV and those below it, have no
+gradients.
 
 Whatever the cell, but for errors and dashes: the value and all gradients are finite, those of a discriminator inside
 included; they agree with those in float64 of the same inputs; and `compute()` is the value of the batch. The cell says
@@ -39,7 +40,7 @@ def page() -> str:
     sections.append(
         "## Errors\n\nEach goes on to say what came, and a repair.\n\n" + "\n".join(numbered(errors)) + "\n"
     )
-    rows = table(["row", "loss"], [[case.name, f"`{settings(case)}`"] for case in CASES])
+    rows = table(["row", "metric"], [[case.name, f"`{settings(case)}`"] for case in EVERY_METRIC])
     sections.append(f"## Rows\n\n{rows}")
     return "\n".join(sections)
 
@@ -47,9 +48,10 @@ def page() -> str:
 def section(group: str, edges: list[Edge], errors: list[str]) -> str:
     """The laws of some edges, their table, and the reasons for its dashes. New errors are appended."""
     laws = [f"- **{edge.name}.** {edge.law}" for edge in edges]
-    rows = [[case.name, *(shown(*cell(case, edge), errors) for edge in edges)] for case in CASES]
+    rows = [[case.name, *(shown(*cell(case, edge), errors) for edge in edges)] for case in EVERY_METRIC]
     dashes = {
-        edge.name: sorted({why for word, why in (cell(case, edge) for case in CASES) if word == "-"}) for edge in edges
+        edge.name: sorted({why for word, why in (cell(case, edge) for case in EVERY_METRIC) if word == "-"})
+        for edge in edges
     }
     reasons = [f"- *{name}*, dash: {'; '.join(why)}." for name, why in dashes.items() if why]
     parts = ["\n".join(laws), table(["", *(edge.name for edge in edges)], rows), "\n".join(reasons)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from cases import CASES, Case
+from cases import EVERY_METRIC, Case
 from edges.matrix import EDGES, Edge, cell
 from edges.page import PAGE, page
 
 
 @pytest.mark.parametrize("edge", EDGES, ids=lambda edge: edge.name)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", EVERY_METRIC, ids=str)
 def test_the_law_of_the_cell_holds(case: Case, edge: Edge) -> None:
     """Errors are checked by the cell itself: an exception of another kind, or one without a name, gets through."""
     word, _ = cell(case, edge)

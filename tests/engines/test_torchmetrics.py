@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 import torch
-from cases import CASES, CLASSES, WIDTH, Case, cast, features, tree_map, with_gradient
+from cases import CASES, CLASSES, EVERY_METRIC, SCORES, WIDTH, Case, cast, features, tree_map, with_gradient
 from torch import Tensor
 from torchmetrics import MetricCollection, MetricTracker
 from torchmetrics.wrappers import (
@@ -53,7 +53,7 @@ def epoch(case: Case, seen: list[tuple[Any, ...]]) -> Tensor:
     return metric.compute()
 
 
-@every_loss
+@pytest.mark.parametrize("case", EVERY_METRIC, ids=str)
 def test_running_is_the_value_of_the_last_batches(case: Case) -> None:
     running = Running(case.build().double(), window=3)
     seen = batches(case)
@@ -62,6 +62,18 @@ def test_running_is_the_value_of_the_last_batches(case: Case) -> None:
         value = running.compute()
         expected = epoch(case, seen[:step][-3:])
         torch.testing.assert_close(value.flatten().sort().values, expected.flatten().sort().values)
+
+
+@pytest.mark.parametrize("case", SCORES, ids=str)
+def test_a_tracker_knows_which_value_of_a_score_is_the_best(case: Case) -> None:
+    seen = batches(case)
+    values = torch.stack([epoch(case, [batch]) for batch in seen])
+    tracker = MetricTracker(case.build().double(), maximize=None)
+    for batch in seen:
+        tracker.increment()
+        tracker.update(*batch)
+    best = values.argmax() if case.build().higher_is_better else values.argmin()
+    assert tracker.best_metric(return_step=True) == (values[best].item(), best.item())
 
 
 @pytest.mark.parametrize("case", SCALARS, ids=str)

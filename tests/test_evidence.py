@@ -91,6 +91,54 @@ def test_the_page_has_a_section_of_each_task(task: str) -> None:
     assert "| source only |" in section[1]
 
 
+@pytest.fixture
+def selection(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return importlib.import_module("evidence.selection")
+
+
+@pytest.mark.parametrize(
+    ("values", "spearman", "kendall", "chosen"),
+    [
+        ([1.0, 2.0, 4.0, 3.0], 1, 1, "c"),
+        ([4.0, 3.0, 1.0, 2.0], -1, -1, "a"),
+        ([1.0, 2.0, 3.0, 4.0], 0.8, 2 / 3, "d"),
+        ([1.0, 2.0, math.nan, 3.0], -0.2, 0, "d"),  # without a value it comes last: ranks 2, 3, 1, 4
+        ([7.0, 7.0, 7.0, 7.0], math.nan, math.nan, "a"),
+    ],
+)
+def test_a_score_is_worth_what_its_choice_is(
+    selection: Any, values: list[float], spearman: float, kendall: float, chosen: str
+) -> None:
+    accuracy = np.array([10.0, 50.0, 90.0, 80.0])
+    one = selection.Unit(list("abcd"), accuracy, {"score": np.array(values)}, {})
+    worth = selection.worth(one, "score")
+    assert worth[:2] == pytest.approx((spearman, kendall), nan_ok=True)
+    assert worth.chosen == chosen
+    assert worth.lost == 90 - accuracy["abcd".index(chosen)]
+
+
+def test_the_choice_of_a_model_can_be_tried_on_noise(tmp_path: Path) -> None:
+    """Runs are kept: what is there is not trained again, and a run that lacks is trained alone."""
+    arguments = ("selection", "--quick", "--seeds", "2", "--out", str(tmp_path))
+    done = evidence(*arguments)
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / "evidence.md"
+    text = page.read_text()
+    for name in ("the oracle", "agreement", "IWV", "source accuracy, held out", "chance", "source only", "MMD", "ADDA"):
+        assert text.count(f"| {name} |") == 2  # of the digits and of the objects
+    kept = {path: path.read_bytes() for path in tmp_path.rglob("*.npz")}
+    assert len(kept) == 2 * 2 * (1 + 3 + 3)  # pools, seeds, rows at their weights
+    lost = next(path for path in kept if "objects" in str(path))
+    lost.unlink()
+    changed = {path: path.stat().st_mtime_ns for path in kept if path != lost}
+    assert evidence(*arguments).returncode == 0
+    assert lost.is_file()
+    assert changed == {path: path.stat().st_mtime_ns for path in kept if path != lost}
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert [line for line in page.read_text().splitlines() if line.startswith("|")] == tables  # trained to the same
+
+
 def test_without_the_data_a_sentence_says_what_is_needed(tmp_path: Path) -> None:
     for arguments in ([], ["--data", str(tmp_path)]):
         done = evidence("digits", *arguments)

@@ -16,11 +16,11 @@ from digits import run_all
 from rich.console import Console
 from rich.markdown import Markdown
 
-from evidence import data
+from evidence import data, selection
 from evidence.report import picture, section, write
 from evidence.task import Budget, load, run
 
-TASKS = ("digits", "objects", "partial", "open_set", "lifetime", "segmentation", "keypoints")
+TASKS = ("digits", "objects", "partial", "open_set", "lifetime", "segmentation", "keypoints", "selection")
 PAGE = Path(__file__).parents[2] / "evidence.md"
 QUICK = Budget(epochs=2, steps=2)
 
@@ -77,6 +77,12 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 def main() -> None:
     """Measure, or take what was measured, and write it down."""
     arguments, console = parse(), Console()
+    page = arguments.out / PAGE.name if arguments.quick else PAGE
+    if arguments.task == "selection":
+        text = selection.study(arguments, console)
+        write(page, arguments.task, text)
+        console.print(Markdown(text))
+        return
     name, task = arguments.task, load(arguments.task)
     figures = arguments.out / f"{name}.json"
     if arguments.rewrite:
@@ -85,7 +91,6 @@ def main() -> None:
         record = measure(arguments, console)
         arguments.out.mkdir(parents=True, exist_ok=True)
         figures.write_text(json.dumps(record))
-    page = arguments.out / PAGE.name if arguments.quick else PAGE
     image = page.parent / "_static" / "evidence" / f"{name}.svg"
     image.parent.mkdir(parents=True, exist_ok=True)
     picture(task, record, image)

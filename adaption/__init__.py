@@ -20,8 +20,13 @@ from adaption.hypothesis.mdd import (
     MarginDisparityDiscrepancy,
     RegressionMarginDisparityDiscrepancy,
 )
-from adaption.hypothesis.osbp import UnknownClassBinaryCrossEntropy
 from adaption.hypothesis.regda import RegressionDisparity
+from adaption.predictions.entropy import EntropyMinimizationLoss
+from adaption.predictions.information import InformationMaximizationLoss
+from adaption.predictions.mcc import MinimumClassConfusionLoss
+from adaption.predictions.nuclear_norm import NuclearNormMaximizationLoss
+from adaption.predictions.osbp import UnknownClassBinaryCrossEntropy
+from adaption.predictions.pseudo_label import PseudoLabelLoss
 from adaption.selection.agreement import EnsembleAgreement
 from adaption.selection.importance import DeepEmbeddedValidation, ImportanceWeightedValidation
 from adaption.selection.neighborhood import SoftNeighborhoodDensity
@@ -45,13 +50,18 @@ __all__ = [
     "DomainAdversarialEntropyLoss",
     "DomainAdversarialLoss",
     "EnsembleAgreement",
+    "EntropyMinimizationLoss",
     "ImportanceWeightModule",
     "ImportanceWeightedValidation",
+    "InformationMaximizationLoss",
     "JointMaximumMeanDiscrepancyLoss",
     "L2ConsistencyLoss",
     "MarginDisparityDiscrepancy",
     "MarginalEntropyLoss",
     "MaximumMeanDiscrepancyLoss",
+    "MinimumClassConfusionLoss",
+    "NuclearNormMaximizationLoss",
+    "PseudoLabelLoss",
     "RegressionDisparity",
     "RegressionMarginDisparityDiscrepancy",
     "SoftNeighborhoodDensity",

@@ -184,6 +184,16 @@ def _of_classes(name: str, value: object, what: str, repair: str) -> Tensor:
     return value
 
 
+def classes_of_before(name: str, value: Tensor, before: int) -> None:
+    """As many classes as an epoch began with."""
+    if value.shape[1] != before:
+        msg = (
+            f"`{name}` must have as many classes as the batches before ({before}), but got shape {shape(value)}. Call "
+            "`reset()` before another task."
+        )
+        raise ValueError(msg)
+
+
 def weights(name: str, value: object, samples: Tensor) -> None:
     """One finite, non-negative weight for each of `samples`, of shape ``(N,)`` or ``(N, 1)``."""
     tensor(name, value)

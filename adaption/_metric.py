@@ -106,6 +106,14 @@ class AdditiveMetric(Metric, ABC):
     def _value(self, *statistics: Any) -> Tensor:
         """Return the loss of statistics, of a batch or of an epoch."""
 
+    def _batch_value(self, *statistics: Any) -> Tensor:
+        """Return the loss of the statistics of a batch, with gradient.
+
+        A loss that has a better formula for a batch than for sums lets `_statistics` return what that needs after the
+        statistics that have a state, and overrides this. Both formulas must agree to rounding.
+        """
+        return self._value(*statistics)
+
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss of this batch, with gradient, and add the batch to the epoch.
 
@@ -118,7 +126,7 @@ class AdditiveMetric(Metric, ABC):
 
     def _step(self, *args: Any, **kwargs: Any) -> Tensor:
         statistics = self._statistics(*args, **kwargs)
-        value = self._value(*statistics)
+        value = self._batch_value(*statistics)
         self._accumulate(statistics, value)
         # detached, or no copy could be made; past Module.__setattr__, which costs as much as an addition
         self.__dict__["_forward_cache"] = value.detach()
@@ -182,7 +190,8 @@ class AdditiveMetric(Metric, ABC):
                 changed["num_ignored"] = self.num_ignored + 1
                 put_back(self._held)
             else:
-                for name, statistic in zip(self._statistic_names, statistics, strict=True):
+                names = self._statistic_names
+                for name, statistic in zip(names, statistics[: len(names)], strict=True):
                     changed[name] = self._added(states[name], statistic)
         for name, new in changed.items():
             if isinstance(states[name], list):
@@ -208,7 +217,7 @@ class AdditiveMetric(Metric, ABC):
 
     def _left_out(self, statistics: Statistics, value: Tensor | None) -> bool:
         """Whether `nan_strategy` keeps this batch out of the epoch."""
-        value = self._value(*statistics) if value is None else value
+        value = self._batch_value(*statistics) if value is None else value
         if bool(torch.isfinite(value).all()):
             return False
         msg = f"the value of this batch is not finite in {type(self).__name__}"
@@ -249,15 +258,19 @@ class AdditiveMetric(Metric, ABC):
                 )
             if self._computed is not None:
                 return cast("Tensor", self._computed)
-            with self.sync_context(
-                dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync
-            ):
-                value = compute().clone()
+            value = self._over_ranks(compute)
             if self.compute_with_cache:
                 self._computed = value
             return value
 
         return wrapped
+
+    def _over_ranks(self, value: Callable[[], Tensor]) -> Tensor:
+        """Return what `value` makes of the states of all ranks."""
+        with self.sync_context(
+            dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync
+        ):
+            return value().clone()
 
     def reset(self) -> None:
         """See :meth:`torchmetrics.Metric.reset`; lists of samples are replaced.

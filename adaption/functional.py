@@ -16,9 +16,14 @@ from adaption.hypothesis.mdd import (
     regression_margin_disparity_discrepancy,
     shift_log,
 )
-from adaption.hypothesis.osbp import unknown_class_binary_cross_entropy
 from adaption.hypothesis.regda import regression_disparity
 from adaption.layers.gradient_reversal import gradient_reversal
+from adaption.predictions.entropy import entropy_minimization
+from adaption.predictions.information import information_maximization
+from adaption.predictions.mcc import minimum_class_confusion
+from adaption.predictions.nuclear_norm import nuclear_norm_maximization
+from adaption.predictions.osbp import unknown_class_binary_cross_entropy
+from adaption.predictions.pseudo_label import pseudo_label_loss
 from adaption.selection.importance import density_ratio
 from adaption.weighting.pada import class_weights
 
@@ -34,13 +39,18 @@ __all__ = [
     "density_ratio",
     "domain_adversarial_loss",
     "entropy_map",
+    "entropy_minimization",
     "gradient_reversal",
+    "information_maximization",
     "joint_maximum_mean_discrepancy",
     "l2_consistency_loss",
     "margin_disparity_discrepancy",
     "marginal_entropy",
     "maximum_mean_discrepancy",
     "median_bandwidth",
+    "minimum_class_confusion",
+    "nuclear_norm_maximization",
+    "pseudo_label_loss",
     "regression_disparity",
     "regression_margin_disparity_discrepancy",
     "shift_log",

@@ -120,6 +120,18 @@ def with_candidates(n: int, _: int) -> tuple[Tensor, list[Tensor]]:
     return torch.randn(n, CLASSES, 2), [torch.randn(n, CLASSES, 2) for _ in range(3)]
 
 
+def dense_logits(n: int, _: int) -> tuple[Tensor]:
+    return (torch.randn(n, WIDTH, 2, 3),)
+
+
+def logits_and_teacher(n: int, _: int) -> tuple[Tensor, Tensor]:
+    return (*logits(n, n), *logits(n, n))
+
+
+def dense_logits_and_teacher(n: int, _: int) -> tuple[Tensor, Tensor]:
+    return (*dense_logits(n, n), *dense_logits(n, n))
+
+
 def heads(n: int, m: int) -> tuple[Tensor, ...]:
     """The outputs of a main and an adversarial head on both domains."""
     return *features(n, n), *features(m, m)
@@ -251,6 +263,19 @@ def _consistency(metric: Any, *batch: Tensor) -> Tensor:
         return functional.l2_consistency_loss(*batch, reduction=metric.reduction)
     settings = {"distance_measure": metric.distance_measure, "reduction": metric.reduction}
     return functional.consistency_loss(*batch, **settings)
+
+
+def _entropy(metric: Any, target_logits: Tensor) -> Tensor:
+    return functional.entropy_minimization(target_logits, reduction=metric.reduction)
+
+
+def _information(metric: Any, target_logits: Tensor) -> Tensor:
+    return functional.information_maximization(target_logits, metric.diversity_weight)
+
+
+def _pseudo_label(metric: Any, *batch: Tensor) -> Tensor:
+    settings = {"threshold": metric.threshold, "weighting": metric.weighting, "reduction": metric.reduction}
+    return functional.pseudo_label_loss(*batch, **settings)
 
 
 def _thetas() -> list[nn.Module]:
@@ -452,6 +477,62 @@ CASES = [
         logits,
         lambda metric, batch: functional.unknown_class_binary_cross_entropy(batch, metric.t),
         looked_at=(0,),
+    ),
+    Case(
+        "MCC",
+        adaption.MinimumClassConfusionLoss,
+        logits,
+        lambda metric, batch: functional.minimum_class_confusion(batch, metric.temperature),
+        looked_at=(0,),
+    ),
+    Case("entropy", adaption.EntropyMinimizationLoss, logits, _entropy, looked_at=(0,)),
+    Case("entropy dense", adaption.EntropyMinimizationLoss, dense_logits, _entropy, looked_at=(0,)),
+    Case("entropy sum", lambda: adaption.EntropyMinimizationLoss("sum"), logits, _entropy, looked_at=(0,)),
+    Case(
+        "entropy none",
+        lambda: adaption.EntropyMinimizationLoss("none"),
+        logits,
+        _entropy,
+        looked_at=(0,),
+        epoch="cat",
+    ),
+    Case("information", adaption.InformationMaximizationLoss, logits, _information, looked_at=(0,)),
+    Case(
+        "information dense",
+        lambda: adaption.InformationMaximizationLoss(0.5),
+        dense_logits,
+        _information,
+        looked_at=(0,),
+    ),
+    Case(
+        "nuclear norm",
+        adaption.NuclearNormMaximizationLoss,
+        logits,
+        lambda _, batch: functional.nuclear_norm_maximization(batch),
+        looked_at=(0,),
+    ),
+    Case("pseudo label", lambda: adaption.PseudoLabelLoss(0.3), logits, _pseudo_label, looked_at=(0,)),
+    Case(
+        "pseudo label teacher",
+        lambda: adaption.PseudoLabelLoss(0.3, reduction="sum"),
+        logits_and_teacher,
+        _pseudo_label,
+        looked_at=(0,),
+    ),
+    Case(
+        "pseudo label share dense",
+        lambda: adaption.PseudoLabelLoss(0.3, weighting="share"),
+        dense_logits_and_teacher,
+        _pseudo_label,
+        looked_at=(0,),
+    ),
+    Case(
+        "pseudo label share none",
+        lambda: adaption.PseudoLabelLoss(0.3, weighting="share", reduction="none"),
+        logits_and_teacher,
+        _pseudo_label,
+        looked_at=(0,),
+        epoch="cat",
     ),
     Case("consistency scalar", lambda: adaption.ConsistencyLoss(F.l1_loss), two_predictions, _consistency),
     Case("consistency masked", lambda: adaption.ConsistencyLoss(cosine), masked_predictions, _consistency),

@@ -244,6 +244,46 @@ def osbp(metric: Any, target_logits: Tensor) -> Tensor:
     return losses.mean()
 
 
+# the predictions for one domain
+
+
+def mcc(metric: Any, target_logits: Tensor) -> Tensor:
+    """Jin et al. 2020, equations (3) to (7), with the whole matrix."""
+    p = (target_logits / metric.temperature).softmax(1)
+    certainty = 1 + torch.exp((p * p.log()).sum(1)).detach()
+    weights = len(p) * certainty / certainty.sum()
+    confusion = p.T @ torch.diag(weights) @ p
+    confusion = confusion / confusion.sum(1, keepdim=True)
+    off_diagonal: Tensor = confusion.sum() - confusion.trace()
+    return off_diagonal / len(confusion)
+
+
+def entropy(metric: Any, target_logits: Tensor) -> Tensor:
+    p = target_logits.softmax(1)
+    return reduced(metric.reduction, -(p * p.log()).sum(1))
+
+
+def information(metric: Any, target_logits: Tensor) -> Tensor:
+    p = target_logits.softmax(1)
+    mean = by_class(p)
+    value: Tensor = -(p * p.log()).sum(1).mean() + metric.diversity_weight * (mean * mean.log()).sum()
+    return value
+
+
+def nuclear_norm(_: Any, target_logits: Tensor) -> Tensor:
+    p = target_logits.softmax(1)
+    singular_values: Tensor = torch.linalg.svdvals(p)
+    value: Tensor = -singular_values.sum() / p.numel() ** 0.5
+    return value
+
+
+def pseudo_label(metric: Any, logits: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
+    q = (logits if teacher_logits is None else teacher_logits).softmax(1).detach()
+    losses = -logits.softmax(1).gather(1, q.argmax(1, keepdim=True)).squeeze(1).log()
+    confident = (q.amax(1) >= metric.threshold).to(q.dtype)
+    return reduced(metric.reduction, losses * (confident if metric.weighting == "mask" else confident.mean()))
+
+
 # students and teachers
 
 
@@ -333,6 +373,11 @@ FORMULAS: dict[str, Callable[..., Tensor]] = {
     "RegressionMarginDisparityDiscrepancy": mdd_of_regressors,
     "RegressionDisparity": regda,
     "UnknownClassBinaryCrossEntropy": osbp,
+    "MinimumClassConfusionLoss": mcc,
+    "EntropyMinimizationLoss": entropy,
+    "InformationMaximizationLoss": information,
+    "NuclearNormMaximizationLoss": nuclear_norm,
+    "PseudoLabelLoss": pseudo_label,
     "ConsistencyLoss": consistency,
     "L2ConsistencyLoss": l2_consistency,
     "ClassBalanceLoss": class_balance,

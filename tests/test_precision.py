@@ -91,6 +91,11 @@ LOGITS = {
     "MDD none": (1, 3),
     "RegDA": (1,),
     "OSBP": (0,),
+    "MCC": (0,),
+    "entropy": (0,),
+    "information": (0,),
+    "nuclear norm": (0,),
+    "pseudo label": (0,),
 }
 
 

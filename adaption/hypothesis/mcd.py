@@ -211,12 +211,8 @@ class MarginalEntropyLoss(GlobalBatchMetric):
     def _statistics(self, predictions: Tensor) -> Statistics:
         (predictions,) = self._global_batch(predictions=predictions)
         totals, number = _marginal_statistics(predictions)
-        if self.class_totals.ndim and self.class_totals.shape != predictions.shape[1:2]:
-            msg = (
-                f"`predictions` must have as many classes as the batches before ({len(self.class_totals)}), but got "
-                f"shape {_checks.shape(predictions)}. Call `reset()` before another task."
-            )
-            raise ValueError(msg)
+        if self.class_totals.ndim:
+            _checks.classes_of_before("predictions", predictions, len(self.class_totals))
         return totals, number
 
     def _value(self, *statistics: Any) -> Tensor:

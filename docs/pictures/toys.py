@@ -35,3 +35,10 @@ def step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Return the share of right classes."""
     return (logits.argmax(1) == labels).float().mean().item()
+
+
+def leaning_logits(share: float, size: float, classes: int = 4) -> Tensor:
+    """Return the logits of 400 samples, of balanced classes at a share of 0 and of the first class alone at 1."""
+    spare = round(400 * (1 - share) / classes)
+    counts = [400 - (classes - 1) * spare, *[spare] * (classes - 1)]
+    return size * torch.eye(classes)[torch.arange(classes).repeat_interleave(torch.tensor(counts))]

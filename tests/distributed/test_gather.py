@@ -78,6 +78,10 @@ def _predictions(model: Model, source: Tensor, target: Tensor) -> tuple[Any, ...
     return (model.outputs(torch.cat([source, target])).softmax(1),)
 
 
+def _logits(model: Model, source: Tensor, target: Tensor) -> tuple[Any, ...]:
+    return (model.outputs(torch.cat([source, target])),)
+
+
 def _dense_predictions(model: Model, source: Tensor, target: Tensor) -> tuple[Any, ...]:
     (predictions,) = _predictions(model, source, target)
     return (torch.stack([predictions, predictions.flip(1)], dim=2),)
@@ -112,6 +116,9 @@ LOSSES: dict[str, tuple[Callable[[], AdditiveMetric], Callable[..., tuple[Any, .
     "marginal entropy": (lambda: adaption.MarginalEntropyLoss(gather_distributed=True), _predictions),
     "marginal entropy dense": (lambda: adaption.MarginalEntropyLoss(gather_distributed=True), _dense_predictions),
     "class balance": (lambda: adaption.ClassBalanceLoss(CLASSES, gather_distributed=True), _predictions),
+    "MCC": (lambda: adaption.MinimumClassConfusionLoss(gather_distributed=True), _logits),
+    "information": (lambda: adaption.InformationMaximizationLoss(0.7, gather_distributed=True), _logits),
+    "nuclear norm": (lambda: adaption.NuclearNormMaximizationLoss(gather_distributed=True), _logits),
 }
 
 

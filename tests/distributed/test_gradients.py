@@ -20,8 +20,12 @@ NO_SUMS = {
     *("MMD", "MMD weighted", "MMD unbiased", "MMD pooled", "BSP", "PADA"),
     *("JMMD", "JMMD thetas", "JMMD pooled", "JMMD pooled thetas"),
     *("CDAN+E", "CDAN+E sum", "CDAN+E none", "MCD marginal entropy", "MCD marginal entropy dense", "class balance"),
+    *("MCC", "information", "information dense", "nuclear norm", "pseudo label share dense", "pseudo label share none"),
 }
-SUMMED = {"DANN sum", "DANN sequence sum", "CDAN sum", "MDD sum", "RegDA weighted", "consistency L2 sum"}
+SUMMED = {
+    *("DANN sum", "DANN sequence sum", "CDAN sum", "MDD sum", "RegDA weighted", "consistency L2 sum"),
+    *("entropy sum", "pseudo label teacher"),
+}
 
 
 class Model(nn.Module):

@@ -249,11 +249,21 @@ def _binary_entropy(p: float, q: float) -> float:
     return -p * math.log(q) - (1 - p) * math.log(1 - q)
 
 
+def _entropy_of_uniform(case: Case) -> tuple[str, float]:
+    in_sum = setting(case, "reduction") == "sum"
+    return ("n log c" if in_sum else "log c"), (N if in_sum else 1) * math.log(WIDTH)
+
+
 UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, float]]] = {
     "AdversarialDiscriminativeLoss": _constant_logits,
     "BatchSpectralPenalizationLoss": lambda *_: ("2 n d", 2.0 * N * WIDTH),
     "ClassBalanceLoss": lambda *_: ("H(1/c)", _binary_entropy(1 / WIDTH, 1 / WIDTH)),
     "ClassWeightModule": lambda *_: ("1", 1.0),
+    "EntropyMinimizationLoss": lambda case, _: _entropy_of_uniform(case),
+    "InformationMaximizationLoss": lambda case, _: (
+        "(1 - w) log c",
+        (1 - setting(case, "diversity_weight")) * math.log(WIDTH),
+    ),
     "ClassificationMarginDisparityDiscrepancy": _uniform_heads,
     "ClassifierDiscrepancyLoss": lambda *_: ("0", 0.0),
     "ConsistencyLoss": lambda *_: ("0", 0.0),
@@ -263,6 +273,9 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, float]]] = {
     "L2ConsistencyLoss": lambda *_: ("0", 0.0),
     "MarginDisparityDiscrepancy": lambda *_: ("0", 0.0),
     "MarginalEntropyLoss": lambda *_: ("log c", math.log(WIDTH)),
+    "MinimumClassConfusionLoss": lambda *_: ("1 - 1/c", 1 - 1 / WIDTH),
+    "NuclearNormMaximizationLoss": lambda *_: ("-1/c", -1 / WIDTH),
+    "PseudoLabelLoss": lambda *_: ("0", 0.0),
     "RegressionMarginDisparityDiscrepancy": lambda *_: ("0", 0.0),
     "SoftNeighborhoodDensity": lambda *_: ("log(n - 1)", math.log(N - 1)),
     "UnknownClassBinaryCrossEntropy": lambda case, _: ("H(t, 1/c)", _binary_entropy(setting(case, "t"), 1 / WIDTH)),
@@ -475,6 +488,18 @@ def _unknown(case: Case, batch: Batch) -> str:
     return "2e4 t or 2e4 (1 - t)"
 
 
+def _collapsed(value: str, of: Callable[[Case], float]) -> Callable[[Case, Batch], str]:
+    """Every sample is given the same class, and so is certain: a collapse."""
+
+    def at_a_collapse(case: Case, batch: Batch) -> str:
+        found = outcome(case, batch)
+        close(found.value, of(case))
+        assert all(gradient.abs().max() < 1e-6 for gradient in found.gradients)
+        return f"{value}, gradient 0"
+
+    return at_a_collapse
+
+
 def _sure_heatmaps(case: Case, batch: Batch) -> str:
     outcome(case, (batch[0], batch[1].sign() * 1e4, *batch[2:]))
     return FINITE
@@ -493,6 +518,11 @@ LARGE: dict[str, Callable[[Case, Batch], str]] = {
     "ClassificationMarginDisparityDiscrepancy": _contradicting_heads,
     "DomainAdversarialEntropyLoss": _entropies,
     "EnsembleAgreement": _one_class,
+    "EntropyMinimizationLoss": _collapsed("0", lambda _: 0.0),
+    "InformationMaximizationLoss": _collapsed("0", lambda _: 0.0),
+    "MinimumClassConfusionLoss": _collapsed("1 - 1/c", lambda _: 1 - 1 / WIDTH),
+    "NuclearNormMaximizationLoss": _collapsed("-1/√c", lambda _: -(WIDTH**-0.5)),
+    "PseudoLabelLoss": _collapsed("0", lambda _: 0.0),
     "RegressionDisparity": _sure_heatmaps,
     "SoftNeighborhoodDensity": _one_class,
     "UnknownClassBinaryCrossEntropy": _unknown,

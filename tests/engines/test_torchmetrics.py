@@ -38,6 +38,7 @@ RESAMPLED = [
     if case not in LISTS
     for strategy in ("multinomial", *([] if case.name.endswith("none") else ["poisson"]))
 ]
+OF_LOGITS = ("MCC", "entropy", "information", "nuclear norm", "pseudo label")
 GAMES = ("DANN", "CDAN", "ADDA", "ADVENT", "MDD", "OSBP")
 
 
@@ -207,7 +208,7 @@ def test_values_lie_between_the_bounds_of_the_plot(case: Case) -> None:
     for scale in (1e-3, 1.0, 30.0):
         for n in (2, 9):
             batch = cast(case.batch(n, n), torch.float64)
-            if case.name.startswith(("MMD", "JMMD", "BSP", "DANN", "CDAN", "ADDA", "ADVENT", "MDD", "OSBP")):
+            if case.name.startswith(("MMD", "JMMD", "BSP", *GAMES, *OF_LOGITS)):
                 batch = tuple(scale * item if torch.is_tensor(item) else item for item in batch)
             value = metric(*batch)
             lower, upper = metric.plot_lower_bound, metric.plot_upper_bound
@@ -240,10 +241,11 @@ def test_bounds_are_reached() -> None:
         (adaption.ClassBalanceLoss(5), uniform),
         (adaption.MarginalEntropyLoss(), uniform),
         (adaption.UnknownClassBinaryCrossEntropy(t), logits),
+        (adaption.InformationMaximizationLoss(0.5), 1e3 * torch.eye(5, dtype=torch.float64)),
     ]
     for metric, batch in reached:
         assert metric(batch).item() == pytest.approx(metric.plot_lower_bound, rel=1e-12)
-        assert metric.plot_lower_bound > 0
+        assert metric.plot_lower_bound != 0
     assert adaption.UnknownClassBinaryCrossEntropy(0.0).plot_lower_bound == 0
 
 

@@ -20,10 +20,14 @@ ENGINE = ("features/test_engine.py", "features/test_mmd.py", "features/test_jmmd
 
 # module: files under tests/, and what names the rows of the laws
 SUITES: dict[str, tuple[tuple[str, ...], str]] = {
-    "_checks.py": (("property/test_hostile.py", "hypothesis_family", "adversarial", "weighting"), ""),
+    "_checks.py": (("property/test_hostile.py", "hypothesis_family", "predictions", "adversarial", "weighting"), ""),
     "_closed_form.py": ((*ENGINE, "features/test_bsp.py"), ""),
     "_distances.py": (ENGINE, ""),
     "_distributed.py": (("distributed/test_gather.py", "distributed/test_gradients.py"), ""),
+    "_entropy.py": (
+        ("predictions/test_entropy.py", "adversarial/test_advent.py", "adversarial/test_cdan.py"),
+        "entropy or information or ADVENT or CDAN",
+    ),
     "_global_batch.py": (("distributed/test_gather.py", "distributed/test_gradients.py"), ""),
     "_kernels.py": (ENGINE, ""),
     "_median.py": (ENGINE, ""),
@@ -36,7 +40,6 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_spectrum.py": (("features/test_bsp.py",), "BSP"),
     "_unmoved.py": (("machinery/test_modules_inside.py",), "DANN"),
     "adversarial/_discriminator.py": (("adversarial",), "DANN or ADDA"),
-    "adversarial/_entropy.py": (("adversarial/test_advent.py", "adversarial/test_cdan.py"), "ADVENT or CDAN"),
     "adversarial/adda.py": (("adversarial/test_adda.py",), "ADDA or adversarial_discriminative"),
     "adversarial/advent.py": (("adversarial/test_advent.py",), "ADVENT or DomainAdversarialEntropy or entropy_map"),
     "adversarial/cdan.py": (("adversarial/test_cdan.py",), "CDAN or ConditionalDomain or conditional_domain"),
@@ -48,7 +51,6 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "features/mmd.py": (("features/test_mmd.py", "features/test_engine.py"), "MMD or maximum_mean or MaximumMean"),
     "hypothesis/mcd.py": (("hypothesis_family/test_mcd.py",), "MCD or ClassifierDisc or arginal"),
     "hypothesis/mdd.py": (("hypothesis_family/test_mdd.py",), "MDD or argin or shift_log"),
-    "hypothesis/osbp.py": (("hypothesis_family/test_osbp.py",), "OSBP or nknown"),
     "hypothesis/regda.py": (
         ("hypothesis_family/test_regda.py",),
         "RegDA or regression_disparity or RegressionDisparity",
@@ -64,6 +66,15 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "layers/heads.py": (("layers/test_heads.py",), "Image"),
     "layers/keypoints.py": (("layers/test_keypoints.py",), "Pose or Pseudo or Joints or RegDA"),
     "layers/maps.py": (("layers/test_maps.py",), "Map"),
+    "predictions/entropy.py": (("predictions/test_entropy.py",), "entropy or EntropyMin"),
+    "predictions/information.py": (("predictions/test_information.py",), "information or Information"),
+    "predictions/mcc.py": (("predictions/test_mcc.py",), "MCC or lass_confusion or ClassConfusion"),
+    "predictions/nuclear_norm.py": (("predictions/test_nuclear_norm.py",), "uclear"),
+    "predictions/osbp.py": (("predictions/test_osbp.py",), "OSBP or nknown"),
+    "predictions/pseudo_label.py": (
+        ("predictions/test_pseudo_label.py",),
+        "pseudo or PseudoLabelLoss",
+    ),
     "selection/agreement.py": (("selection/test_agreement.py",), "agreement or EnsembleAgreement"),
     "selection/importance.py": (
         ("selection/test_importance.py",),

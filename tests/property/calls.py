@@ -96,6 +96,13 @@ FUNCTIONS: dict[str, Callable[[], Arguments]] = {
     },
     "domain_adversarial_loss": lambda: two_domains("logits", domain_logits) | weights() | {"reduction": "mean"},
     "density_ratio": lambda: {"domain_logits": domain_logits(), "num_source": 40, "num_target": 30},
+    "pseudo_label_loss": lambda: {
+        "logits": rows(),
+        "teacher_logits": rows(),
+        "threshold": 0.3,
+        "weighting": "mask",
+        "reduction": "mean",
+    },
     "entropy_map": lambda: {"logits": rows()},
     "gradient_reversal": lambda: {"features": rows(), "grad_weight": 1.0},
     "joint_maximum_mean_discrepancy": lambda: two_domains("features", lambda: [rows(), rows()]) | weights() | kernels(),

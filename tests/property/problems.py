@@ -405,6 +405,90 @@ def unknown_class(draw: st.DrawFn) -> Problem:
 
 
 @st.composite
+def mirrored_pairs(draw: st.DrawFn) -> Problem:
+    """MCC of pairs of samples with probabilities (a, 1 - a) and (1 - a, a): 2 a (1 - a), for all weigh the same.
+
+    With a = sigma(z / T) for the margin z, the derivative by z is 2 a (1 - a) (1 - 2 a) / T. The samples share it, half
+    of it for each logit that the margin moves by a half.
+    """
+    generator, dtype, pairs = draw(generators), draw(dtypes), draw(sizes)
+    temperature, margin = draw(st.sampled_from([0.5, 1.0, 2.5])), draw(st.sampled_from([-3.0, -0.5, 0.0, 1.0, 4.0]))
+    a = torch.tensor(margin / temperature, dtype=torch.float64).sigmoid()
+    signs = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64).repeat(pairs, 1)
+    logits = margin * signs + grid(generator, 2 * pairs, 1)
+    logits = logits - 8  # a batch that may be one of probabilities is refused
+    slope = 2 * a * (1 - a) * (1 - 2 * a) / temperature  # of the value by the margin
+    gradient = slope * (signs - 0.5) / pairs
+    metric = adaption.MinimumClassConfusionLoss(temperature)
+    return asked(metric, dtype, (logits,), 2 * a * (1 - a), {0: gradient})
+
+
+@st.composite
+def entropies_of_two_classes(draw: st.DrawFn) -> Problem:
+    """H = p softplus(-z) + (1 - p) softplus(z) with p = sigma(z), and its derivative by z is -z p (1 - p)."""
+    generator, dtype, n, reduction = draw(generators), draw(dtypes), draw(sizes), draw(reductions)
+    z, shift = grid(generator, n), grid(generator, n) - 8
+    p = z.sigmoid()
+    losses = p * softplus(-z) + (1 - p) * softplus(z)
+    answer = losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
+    slope = -z * p * (1 - p) / (n if reduction == "mean" else 1)
+    logits = torch.stack([shift, shift + z], dim=1)
+    metric = adaption.EntropyMinimizationLoss(reduction)
+    return asked(metric, dtype, (logits,), answer, {0: torch.stack([-slope, slope], dim=1)})
+
+
+@st.composite
+def information_of_two_classes(draw: st.DrawFn) -> Problem:
+    """The mean of the entropies less w times that of the mean p, whose derivative by p is -log(p / (1 - p))."""
+    generator, dtype, n, weight = draw(generators), draw(dtypes), draw(sizes), draw(st.sampled_from([0.0, 0.5, 1.0]))
+    z, shift = grid(generator, n), grid(generator, n) - 8
+    p = z.sigmoid()
+    mean = p.mean()
+    diversity = torch.special.entr(mean) + torch.special.entr(1 - mean)
+    answer = (p * softplus(-z) + (1 - p) * softplus(z)).mean() - weight * diversity
+    slope = p * (1 - p) * (weight * (mean / (1 - mean)).log() - z) / n
+    logits = torch.stack([shift, shift + z], dim=1)
+    metric = adaption.InformationMaximizationLoss(weight)
+    return asked(metric, dtype, (logits,), answer, {0: torch.stack([-slope, slope], dim=1)})
+
+
+@st.composite
+def certain_samples(draw: st.DrawFn) -> Problem:
+    """Certain predictions: the singular values are the roots of the numbers of samples of each class."""
+    dtype, c = draw(dtypes), draw(st.integers(2, 6))
+    counts = draw(st.lists(st.integers(0, 4), min_size=c, max_size=c).filter(any))
+    labels = torch.arange(c).repeat_interleave(torch.tensor(counts))
+    logits = 2000 * torch.eye(c, dtype=torch.float64)[labels[torch.randperm(len(labels), generator=draw(generators))]]
+    answer = -torch.tensor(counts).double().sqrt().sum() / (len(labels) * c) ** 0.5
+    zero = torch.zeros_like(logits)
+    return asked(adaption.NuclearNormMaximizationLoss(), dtype, (logits - 1000,), answer, {0: zero})
+
+
+@st.composite
+def labels_of_a_teacher(draw: st.DrawFn) -> Problem:
+    """Pseudo labels of two classes: softplus(-z) or softplus(z), where the teacher's margin says so.
+
+    A margin of 2 is a confidence of 0.88, and of 3 one of 0.95.
+    """
+    generator, dtype, n, reduction = draw(generators), draw(dtypes), draw(sizes), draw(reductions)
+    weighting = draw(st.sampled_from(["mask", "share"]))
+    z, shift = grid(generator, n), grid(generator, n) - 8
+    taught = torch.randint(-3, 3, (n,), generator=generator).double() + 0.5
+    signs = taught.sign()
+    confident = (taught.abs() > 2).double()  # 2.5 and no less: 0.92
+    factors = confident if weighting == "mask" else confident.mean().expand(n)
+    losses = factors * softplus(-signs * z)
+    answer = losses if reduction == "none" else losses.mean() if reduction == "mean" else losses.sum()
+    slope = -signs * factors * (-signs * z).sigmoid() / (n if reduction == "mean" else 1)
+    batch = (
+        torch.stack([shift, shift + z], dim=1),
+        torch.stack([taught - 8, torch.full_like(taught, -8)], dim=1).flip(1),
+    )
+    metric = adaption.PseudoLabelLoss(0.9, weighting=weighting, reduction=reduction)
+    return asked(metric, dtype, batch, answer, {0: torch.stack([-slope, slope], dim=1)})
+
+
+@st.composite
 def two_classes_of_the_target(draw: st.DrawFn) -> Problem:
     """PADA with two classes: the means of sigma(-a / T) and sigma(a / T), in units of the larger one."""
     generator, dtype, m = draw(generators), draw(dtypes), draw(sizes)
@@ -445,6 +529,11 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
         student_and_teacher,
         two_frequencies,
         unknown_class,
+        mirrored_pairs,
+        entropies_of_two_classes,
+        information_of_two_classes,
+        certain_samples,
+        labels_of_a_teacher,
         two_classes_of_the_target,
         agreeing_heatmaps,
     )

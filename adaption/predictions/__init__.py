@@ -1,0 +1,1 @@
+"""Losses that look at the predictions for one domain."""

@@ -1,0 +1,112 @@
+"""Entropy minimisation: each target sample is to be of one class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from adaption import _checks, _reduction
+from adaption._entropy import entropy_and_predictions
+from adaption._metric import AdditiveMetric, Statistics
+from adaption._precision import full_precision
+
+
+def entropy_minimization(target_logits: Tensor, *, reduction: str = "mean") -> Tensor:
+    r"""Mean entropy of predictions, in nats.
+
+    .. math:: L = -\frac1m \sum_{i=1}^m \sum_{k=1}^C p_{ik} \log p_{ik}, \qquad p_i = \mathrm{softmax}(z_i)
+
+    with the logits `z` of `C` classes for `m` target samples, or for all positions of dense predictions. Uniform
+    predictions give :math:`\log C`, certain ones exactly 0, also where all are of the same class. The gradient by a
+    logit is :math:`-p_{ik} (\log p_{ik} + H_i) / m` with the entropy :math:`H_i` of the sample.
+
+    Shapes:
+        - `target_logits`: :math:`(m, C)` or :math:`(m, C, d_1, ..)`
+        - output: scalar in :math:`[0, \log C]`; with ``reduction="none"`` :math:`(m,)` or :math:`(m, d_1, ..)`
+
+    Args:
+        target_logits: what the classifier says of the target samples, before softmax.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Raises:
+        TypeError: for anything but a floating-point tensor.
+        ValueError: for an empty tensor, one without a class dimension, fewer than two classes, probabilities, and an
+            unknown reduction.
+
+    References:
+        Y. Grandvalet, Y. Bengio: Semi-supervised Learning by Entropy Minimization. NIPS 2004.
+        https://proceedings.neurips.cc/paper/2004/hash/96f2b50b5d3613adf9c27049b2a888c7-Abstract.html
+
+    Example:
+        >>> import torch
+        >>> from adaption.functional import entropy_minimization
+        >>> entropy_minimization(torch.tensor([[0.0, 0.0], [0.0, 200.0]]), reduction="none")
+        tensor([0.6931, 0.0000])
+    """
+    return _reduction.value(reduction, *_statistics(target_logits, reduction))
+
+
+@full_precision
+def _statistics(target_logits: Tensor, reduction: str) -> Statistics:
+    _reduction.check(reduction)
+    _checks.logits("target_logits", target_logits)
+    return _reduction.statistics(reduction, entropy_and_predictions(target_logits)[0])
+
+
+class EntropyMinimizationLoss(AdditiveMetric):
+    r"""Entropy minimisation: the network minimises it on the target, and boundaries leave the regions full of samples.
+
+    Nobody plays against anybody: classifier and features minimise it beside the task loss on the source, with a small
+    weight. Alone it is content with one class for all samples; :class:`InformationMaximizationLoss` is not. Without a
+    step it is a score of a trained network that needs no label, and that does not see such a collapse.
+
+    The formula is that of :func:`adaption.functional.entropy_minimization`. `compute` is exact over the epoch.
+
+    Inputs of `update` and `forward`:
+        - `target_logits`: :math:`(m, C)` or :math:`(m, C, d_1, ..)`, before softmax
+
+    Output: scalar in :math:`[0, \log C]`; with ``reduction="none"`` one value per sample or position.
+
+    Args:
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``. The last keeps every value of the epoch.
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but a floating-point tensor.
+        ValueError: as :func:`adaption.functional.entropy_minimization`.
+
+    References:
+        Y. Grandvalet, Y. Bengio: Semi-supervised Learning by Entropy Minimization. NIPS 2004.
+        https://proceedings.neurips.cc/paper/2004/hash/96f2b50b5d3613adf9c27049b2a888c7-Abstract.html
+
+    Example:
+        >>> import torch
+        >>> from adaption import EntropyMinimizationLoss
+        >>> entropy = EntropyMinimizationLoss()
+        >>> entropy(torch.zeros(3, 2)), entropy(torch.tensor([[0.0, 200.0]]))  # log 2, and certain
+        (tensor(0.6931), tensor(0.))
+        >>> entropy.compute().float()  # 3 / 4 of log 2
+        tensor(0.5199)
+    """
+
+    plot_lower_bound = 0.0
+
+    def __init__(self, reduction: str = "mean", **kwargs: Any) -> None:
+        _reduction.check(reduction)
+        super().__init__(**kwargs)
+        self.reduction = reduction
+        if reduction == "none":
+            self._keep_samples("values")
+        else:
+            self._keep_sums("entropy", "num_samples")
+
+    def update(self, target_logits: Tensor) -> None:
+        """Add a batch to the epoch value."""
+        self._accumulate(self._statistics(target_logits))
+
+    def _statistics(self, target_logits: Tensor) -> Statistics:
+        return _statistics(target_logits, self.reduction)
+
+    def _value(self, *statistics: Any) -> Tensor:
+        return _reduction.value(self.reduction, *statistics)

@@ -1,0 +1,144 @@
+"""Information maximisation: each target sample certain, all of them together diverse."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from adaption import _checks
+from adaption._entropy import entropy_and_predictions
+from adaption._global_batch import GlobalBatchMetric
+from adaption._metric import Statistics
+from adaption._precision import full_precision, log_probability
+
+
+def information_maximization(target_logits: Tensor, diversity_weight: float = 1.0) -> Tensor:
+    r"""Mean entropy of predictions, less the entropy of their mean.
+
+    .. math::
+        L = \frac1m \sum_{i=1}^m H(p_i) - w \, H \Bigl( \frac1m \sum_{i=1}^m p_i \Bigr), \qquad
+        H(p) = -\sum_{k=1}^C p_k \log p_k, \qquad p_i = \mathrm{softmax}(z_i)
+
+    with the logits `z` of `C` classes for `m` target samples, or for all positions of dense predictions, and the weight
+    `w` of the diversity. At :math:`w = 1` it is the negative mutual information, in nats, between a sample and the
+    class it is given: :math:`-\log C` where predictions are certain and classes balanced, 0 where all samples are
+    predicted alike, be it one class for all or uniform. A single sample gives 0 too, with a gradient of 0.
+
+    Shapes:
+        - `target_logits`: :math:`(m, C)` or :math:`(m, C, d_1, ..)`
+        - output: scalar, at least :math:`-w \log C`; at most 0 for :math:`w \ge 1`
+
+    Args:
+        target_logits: what the classifier says of the target samples, before softmax.
+        diversity_weight: `w`, at least 0. At 0 it is the mean entropy alone.
+
+    Raises:
+        TypeError: for anything but a floating-point tensor and a number.
+        ValueError: for an empty tensor, one without a class dimension, fewer than two classes, probabilities, and a
+            weight that is negative or not finite.
+
+    References:
+        J. Liang, D. Hu, J. Feng: Do We Really Need to Access the Source Data? Source Hypothesis Transfer for
+        Unsupervised Domain Adaptation. ICML 2020. https://proceedings.mlr.press/v119/liang20a.html
+
+    Example:
+        >>> import torch
+        >>> from adaption.functional import information_maximization
+        >>> information_maximization(torch.tensor([[0.0, 200.0], [200.0, 0.0]]))  # balanced: -log 2
+        tensor(-0.6931)
+    """
+    _check_weight(diversity_weight)
+    return _value(diversity_weight, *_statistics(target_logits))
+
+
+def _check_weight(diversity_weight: float) -> None:
+    _checks.number("diversity_weight", diversity_weight, at_least=0)
+
+
+@full_precision
+def _statistics(target_logits: Tensor) -> Statistics:
+    _checks.logits("target_logits", target_logits)
+    entropy, p = entropy_and_predictions(target_logits)
+    totals = p.transpose(0, 1).flatten(1).sum(1) if p.ndim > 2 else p.sum(0)
+    return entropy.sum(), totals, entropy.numel()
+
+
+def _value(weight: float, entropy: Any, totals: Any, number: Any) -> Tensor:
+    mean = totals / number
+    value: Tensor = entropy / number + weight * (mean * log_probability(mean)).sum()  # minus the entropy of the mean
+    return value
+
+
+class InformationMaximizationLoss(GlobalBatchMetric):
+    r"""Information maximisation: the network minimises it on the target, certain of each sample and of every class.
+
+    Nobody plays against anybody: features, and the classifier if it is trained, minimise it. The first term is that of
+    :class:`EntropyMinimizationLoss`, the second keeps it from calling everything the same. Without a step it is a score
+    of a trained network that needs no label: the smaller the better, and 0 for a collapse.
+
+    The formula is that of :func:`adaption.functional.information_maximization`. The second entropy is one of a mean, so
+    `compute` is that of the mean over the whole epoch, exact, and not a mean of batch values: in a small batch the
+    classes are never quite balanced.
+
+    Inputs of `update` and `forward`:
+        - `target_logits`: :math:`(m, C)` or :math:`(m, C, d_1, ..)`, before softmax
+
+    Output: scalar, at least :math:`-w \log C`.
+
+    Args:
+        diversity_weight: `w`. Less than 1 where the target's classes are far from balanced.
+        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
+            averages; see :doc:`/distributed`.
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but a floating-point tensor and a number.
+        ValueError: as :func:`adaption.functional.information_maximization`, and where the number of classes is not that
+            of the batches before.
+
+    References:
+        J. Liang, D. Hu, J. Feng: Do We Really Need to Access the Source Data? Source Hypothesis Transfer for
+        Unsupervised Domain Adaptation. ICML 2020. https://proceedings.mlr.press/v119/liang20a.html
+
+    Example:
+        Each batch is all of one class, the epoch is balanced.
+
+        >>> import torch
+        >>> from adaption import InformationMaximizationLoss
+        >>> information = InformationMaximizationLoss()
+        >>> information(torch.tensor([[200.0, 0.0]])), information(torch.tensor([[0.0, 200.0]]))
+        (tensor(0.), tensor(0.))
+        >>> information.compute().float()  # -log 2
+        tensor(-0.6931)
+    """
+
+    class_totals: Tensor
+
+    def __init__(self, diversity_weight: float = 1.0, *, gather_distributed: bool = False, **kwargs: Any) -> None:
+        _check_weight(diversity_weight)
+        super().__init__(gather_distributed=gather_distributed, **kwargs)
+        self.diversity_weight = diversity_weight
+        self._keep_sums("entropy")
+        self._keep_vectors("class_totals")
+        self._keep_sums("num_samples")
+
+    @property
+    def plot_lower_bound(self) -> float | None:  # type: ignore[override] # depends on the settings
+        """The value of certain and balanced predictions; 0 as long as no batch has told the number of classes."""
+        return -self.diversity_weight * math.log(self.class_totals.numel())
+
+    def update(self, target_logits: Tensor) -> None:
+        """Add a batch to the epoch value."""
+        self._accumulate(self._statistics(target_logits))
+
+    def _statistics(self, target_logits: Tensor) -> Statistics:
+        (target_logits,) = self._global_batch(target_logits=target_logits)
+        statistics = _statistics(target_logits)
+        if self.class_totals.ndim:
+            _checks.classes_of_before("target_logits", target_logits, len(self.class_totals))
+        return statistics
+
+    def _value(self, *statistics: Any) -> Tensor:
+        return _value(self.diversity_weight, *statistics)

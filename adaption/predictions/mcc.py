@@ -1,0 +1,147 @@
+"""MCC: no target sample may be torn between two classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaption import _checks
+from adaption._global_batch import GlobalBatchMetric
+from adaption._metric import Statistics
+from adaption._precision import full_precision
+
+# A class with less than this in all of a batch counts as absent: its share would be 0 / 0. The same in every dtype.
+_ABSENT = torch.finfo(torch.float32).tiny
+
+
+def minimum_class_confusion(target_logits: Tensor, temperature: float = 2.5) -> Tensor:
+    r"""How much the classes that a classifier names are confused with each other.
+
+    .. math::
+        L = 1 - \frac1C \sum_{k=1}^C \frac{\sum_i w_i \, p_{ik}^2}{\sum_i w_i \, p_{ik}}, \qquad
+        p_i = \mathrm{softmax}(z_i / T), \qquad w_i = 1 + e^{-H(p_i)}
+
+    with the logits `z` of `m` target samples for `C` classes, the temperature `T`, and the entropy `H`. It is the
+    paper's mean of the entries beside the diagonal of the class confusion matrix
+    :math:`p^\top \mathrm{diag}(w) \, p`, each row divided by its sum: the sum of row `k` is
+    :math:`\sum_i w_i p_{ik}`, so that the diagonal is all that is needed of it. The weights, by which certain samples
+    count up to twice as much as uncertain ones, are constants of the gradient.
+
+    Balanced certain predictions give 0. Uniform predictions give :math:`1 - 1 / C`, and so does one class for all
+    samples, for it leaves all others without a sample: the loss is no stranger to the collapse. A single sample gives
+    :math:`1 - 1 / C` whatever its prediction, with a gradient of 0.
+
+    Shapes:
+        - `target_logits`: :math:`(m, C)`; output: scalar in :math:`[0, 1 - 1 / C]`
+
+    Args:
+        target_logits: what the classifier says of the target samples, before softmax.
+        temperature: `T`. Above 1 it keeps predictions that are all too certain from hiding their confusion.
+
+    Raises:
+        TypeError: for anything but a floating-point tensor and a number.
+        ValueError: for an empty tensor, a wrong rank, fewer than two classes, probabilities, and a temperature that is
+            not finite and at least 1.2e-38, float32's smallest normal number.
+
+    References:
+        Y. Jin, X. Wang, M. Long, J. Wang: Minimum Class Confusion for Versatile Domain Adaptation. ECCV 2020.
+        https://arxiv.org/abs/1912.03699
+
+    Example:
+        Two samples, with probabilities 0.9 and 0.1, and the other way round: 2 · 0.9 · 0.1.
+
+        >>> import torch
+        >>> from adaption.functional import minimum_class_confusion
+        >>> minimum_class_confusion(torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log(), temperature=1.0)
+        tensor(0.1800)
+    """
+    _checks.positive("temperature", temperature)
+    return _value(*_statistics(target_logits, temperature))
+
+
+@full_precision
+def _statistics(target_logits: Tensor, temperature: float) -> Statistics:
+    _checks.matrix("target_logits", target_logits, "classes")
+    _checks.logits("target_logits", target_logits)
+    # divided first, large logits would lose the digits in which they differ, or become infinite
+    shifted = target_logits - target_logits.detach().amax(1, keepdim=True)
+    p = (shifted / temperature).softmax(1)
+    with torch.no_grad():
+        weights = 1 + (-torch.special.entr(p).sum(1, keepdim=True)).exp()  # (m, 1)
+    weighted = weights * p
+    return (weighted * p).sum(0), weighted.sum(0)
+
+
+def _value(squares: Tensor, totals: Tensor) -> Tensor:
+    return 1 - (squares / totals.masked_fill(totals < _ABSENT, 1.0)).mean()
+
+
+class MinimumClassConfusionLoss(GlobalBatchMetric):
+    r"""Minimum class confusion: the network minimises it on the target, and no sample remains between two classes.
+
+    Nobody plays against anybody, and no domains are aligned: classifier and features minimise it beside the task loss
+    on the source. Without a step it is a score of a trained network: over the target's logits, the smaller the better,
+    and no label is needed.
+
+    The formula is that of :func:`adaption.functional.minimum_class_confusion`. `compute` is that of all samples of the
+    epoch together, exact, from two sums for each class, and not a mean of batch values, which a small batch
+    makes larger: it lacks classes.
+
+    Inputs of `update` and `forward`:
+        - `target_logits`: :math:`(m, C)`, before softmax
+
+    Output: scalar in :math:`[0, 1 - 1 / C]`.
+
+    Args:
+        temperature: `T`; the authors take 2.5, and 3 for VisDA.
+        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
+            averages; see :doc:`/distributed`.
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but a floating-point tensor and a number.
+        ValueError: as :func:`adaption.functional.minimum_class_confusion`, and where the number of classes is not that
+            of the batches before.
+
+    References:
+        Y. Jin, X. Wang, M. Long, J. Wang: Minimum Class Confusion for Versatile Domain Adaptation. ECCV 2020.
+        https://arxiv.org/abs/1912.03699
+
+    Example:
+        Each batch is all of one class, the epoch is balanced.
+
+        >>> import torch
+        >>> from adaption import MinimumClassConfusionLoss
+        >>> confusion = MinimumClassConfusionLoss()
+        >>> confusion(torch.tensor([[99.0, 0.0]])), confusion(torch.tensor([[0.0, 99.0]]))
+        (tensor(0.5000), tensor(0.5000))
+        >>> confusion.compute().float()
+        tensor(0.)
+    """
+
+    plot_lower_bound = 0.0
+
+    class_totals: Tensor
+
+    def __init__(self, temperature: float = 2.5, *, gather_distributed: bool = False, **kwargs: Any) -> None:
+        _checks.positive("temperature", temperature)
+        super().__init__(gather_distributed=gather_distributed, **kwargs)
+        self.temperature = temperature
+        self._keep_vectors("class_squares", "class_totals")
+
+    def update(self, target_logits: Tensor) -> None:
+        """Add a batch to the epoch value."""
+        self._accumulate(self._statistics(target_logits))
+
+    def _statistics(self, target_logits: Tensor) -> Statistics:
+        (target_logits,) = self._global_batch(target_logits=target_logits)
+        statistics = _statistics(target_logits, self.temperature)
+        if self.class_totals.ndim:
+            _checks.classes_of_before("target_logits", target_logits, len(self.class_totals))
+        return statistics
+
+    def _value(self, *statistics: Any) -> Tensor:
+        squares, totals = statistics
+        return _value(squares, totals) if totals.ndim else totals / totals  # a scalar 0 before the first batch

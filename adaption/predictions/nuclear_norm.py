@@ -1,0 +1,177 @@
+"""Nuclear-norm maximisation: certain and diverse predictions are those whose matrix has a large nuclear norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaption import _checks
+from adaption._closed_form import ClosedForm
+from adaption._global_batch import GlobalBatchMetric
+from adaption._metric import Statistics, _sum_dtype
+from adaption._precision import full_precision
+
+
+@full_precision
+def nuclear_norm_maximization(target_logits: Tensor) -> Tensor:
+    r"""Negative nuclear norm of the matrix of predictions, in units of the largest one possible.
+
+    .. math::
+        L = -\frac{\lVert P \rVert_*}{\sqrt{m C}} = -\frac{1}{\sqrt{m C}} \sum_j \sigma_j, \qquad
+        P_i = \mathrm{softmax}(z_i)
+
+    with the logits `z` of `C` classes for `m` target samples and the singular values :math:`\sigma` of `P`. Certain and
+    balanced predictions give -1, one class for all samples :math:`-1 / \sqrt C`, uniform predictions :math:`-1 / C`.
+    Divided by :math:`\sqrt{m C}`, it does not change where every sample comes twice; the paper's division by `m` makes
+    it depend on the size of the batch.
+
+    The gradient of the norm is :math:`U V^\top` from the singular vectors, finite where singular values coincide and,
+    without the vectors of singular values that are rounding, where `P` is of a lower rank. Both come of the eigenvalues
+    of the smaller one of :math:`P^\top P` and :math:`P P^\top`, in float64.
+
+    Shapes:
+        - `target_logits`: :math:`(m, C)`; output: scalar in :math:`[-1, 0)`
+
+    Args:
+        target_logits: what the classifier says of the target samples, before softmax.
+
+    Raises:
+        TypeError: for anything but a floating-point tensor.
+        ValueError: for an empty tensor, a wrong rank, fewer than two classes, and probabilities.
+
+    References:
+        S. Cui, S. Wang, J. Zhuo, L. Li, Q. Huang, Q. Tian: Towards Discriminability and Diversity: Batch Nuclear-norm
+        Maximization under Label Insufficient Situations. CVPR 2020. https://arxiv.org/abs/2003.12237
+
+    Example:
+        >>> import torch
+        >>> from adaption.functional import nuclear_norm_maximization
+        >>> nuclear_norm_maximization(200 * torch.eye(3)), nuclear_norm_maximization(torch.zeros(3, 4))
+        (tensor(-1.), tensor(-0.2500))
+    """
+    return _of_predictions(_predictions(target_logits))
+
+
+def _predictions(target_logits: Tensor) -> Tensor:
+    _checks.matrix("target_logits", target_logits, "classes")
+    _checks.logits("target_logits", target_logits)
+    return target_logits.softmax(1)
+
+
+def _of_predictions(p: Tensor) -> Tensor:
+    largest: float = p.numel() ** 0.5
+    return -_nuclear_norm([p]) / largest
+
+
+@full_precision
+def _statistics(target_logits: Tensor) -> Statistics:
+    """The Gram matrix of the classes, the number of samples, and the predictions for the value of the batch."""
+    p = _predictions(target_logits)
+    rows = p.detach().to(_sum_dtype(p.device))
+    return (rows.T @ rows).flatten(), len(p), p
+
+
+def _evaluate(tensors: list[Tensor], needed: list[bool], _options: list[float]) -> list[Tensor]:
+    """The nuclear norm of a matrix, and its gradient if it is needed."""
+    (matrix,) = tensors
+    rows = matrix.to(_sum_dtype(matrix.device))
+    tall = len(rows) > rows.shape[1]
+    gram = rows.T @ rows if tall else rows @ rows.T
+    if not needed[0]:
+        return [_sum_of_roots(gram, matrix.dtype)[0].to(matrix.dtype)]
+    norm, inverse = _sum_of_roots(gram, matrix.dtype, inverse=True)
+    gradient = rows @ inverse if tall else inverse @ rows
+    return [norm.to(matrix.dtype), gradient.to(matrix.dtype)]
+
+
+def _sum_of_roots(gram: Tensor, dtype: torch.dtype, *, inverse: bool = False) -> tuple[Tensor, ...]:
+    """The sum of the square roots of the eigenvalues of a Gram matrix, and the inverse of its own root if asked for.
+
+    What cannot be told from the rounding of the matrix, or of entries in `dtype`, counts as 0 in both.
+    """
+    poison = 0 * gram.trace()  # NaN in the matrix, of which LAPACK raises, is NaN in the value
+    values, vectors = torch.linalg.eigh(gram.nan_to_num())
+    rounding = max(len(gram) * torch.finfo(gram.dtype).eps, (4 * torch.finfo(dtype).eps) ** 2)
+    roots = values.where(values > rounding * values[-1], 0.0).sqrt()
+    if not inverse:
+        return (roots.sum() + poison,)
+    scaled = vectors * roots.reciprocal().where(roots > 0, 0.0)
+    return roots.sum() + poison, scaled @ vectors.T + poison
+
+
+_nuclear_norm = ClosedForm("nuclear_norm", _evaluate)
+
+
+class NuclearNormMaximizationLoss(GlobalBatchMetric):
+    r"""Batch nuclear-norm maximisation (BNM): the network minimises it, which makes predictions certain and diverse.
+
+    Nobody plays against anybody: classifier and features minimise it beside the task loss on the source; the sign is
+    turned already. Without a step it is a score of a trained network that needs no label: -1 for certain and balanced
+    predictions, :math:`-1 / \sqrt C` for one class for all.
+
+    The formula is that of :func:`adaption.functional.nuclear_norm_maximization`. `compute` is that of all samples of
+    the epoch as one matrix, exact, from the sum of the batches' :math:`P^\top P`, which takes :math:`C^2` numbers.
+
+    Inputs of `update` and `forward`:
+        - `target_logits`: :math:`(m, C)`, before softmax
+
+    Output: scalar in :math:`[-1, 0)`.
+
+    Args:
+        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
+            averages; see :doc:`/distributed`.
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but a floating-point tensor.
+        ValueError: as :func:`adaption.functional.nuclear_norm_maximization`, and where the number of classes is not
+            that of the batches before.
+
+    References:
+        S. Cui, S. Wang, J. Zhuo, L. Li, Q. Huang, Q. Tian: Towards Discriminability and Diversity: Batch Nuclear-norm
+        Maximization under Label Insufficient Situations. CVPR 2020. https://arxiv.org/abs/2003.12237
+
+    Example:
+        Each batch is all of one class, the epoch is balanced.
+
+        >>> import torch
+        >>> from adaption import NuclearNormMaximizationLoss
+        >>> nuclear_norm = NuclearNormMaximizationLoss()
+        >>> nuclear_norm(torch.tensor([[200.0, 0.0]])), nuclear_norm(torch.tensor([[0.0, 200.0]]))
+        (tensor(-0.7071), tensor(-0.7071))
+        >>> nuclear_norm.compute()
+        tensor(-1., dtype=torch.float64)
+    """
+
+    plot_lower_bound = -1.0
+    plot_upper_bound = 0.0
+
+    class_gram: Tensor
+
+    def __init__(self, *, gather_distributed: bool = False, **kwargs: Any) -> None:
+        super().__init__(gather_distributed=gather_distributed, **kwargs)
+        self._keep_vectors("class_gram")  # row by row
+        self._keep_sums("num_samples")
+
+    def update(self, target_logits: Tensor) -> None:
+        """Add a batch to the epoch value."""
+        self._accumulate(self._statistics(target_logits))
+
+    def _statistics(self, target_logits: Tensor) -> Statistics:
+        (target_logits,) = self._global_batch(target_logits=target_logits)
+        statistics = _statistics(target_logits)
+        if self.class_gram.ndim:
+            _checks.classes_of_before("target_logits", target_logits, round(len(self.class_gram) ** 0.5))
+        return statistics
+
+    def _batch_value(self, *statistics: Any) -> Tensor:
+        return _of_predictions(statistics[-1])
+
+    def _value(self, *statistics: Any) -> Tensor:
+        gram, number = statistics
+        classes = round(gram.numel() ** 0.5)
+        (norm,) = _sum_of_roots(gram.view(classes, classes), gram.dtype)
+        value: Tensor = -norm / (number * classes).sqrt()
+        return value

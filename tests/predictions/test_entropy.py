@@ -1,0 +1,122 @@
+"""Entropy minimisation against loops, certain and uniform predictions, its derivatives, and errors."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from cases import refuses
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from adaption import EntropyMinimizationLoss
+from adaption._entropy import entropy_and_predictions
+from adaption.functional import entropy_minimization
+
+
+def by_loops(logits: Any) -> float:
+    """Grandvalet and Bengio 2004: the entropy of the labels given the inputs, over the unlabelled samples."""
+    total = 0.0
+    for row in logits:
+        p = [math.exp(z) / sum(math.exp(other) for other in row) for z in row]
+        total -= sum(value * math.log(value) for value in p)
+    return total / len(logits)
+
+
+@given(st.integers(1, 6), st.integers(2, 6), st.integers(0, 1000))
+def test_equals_the_formula(samples: int, classes: int, seed: int) -> None:
+    logits = 2 * torch.randn(samples, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    value = entropy_minimization(logits).item()
+    assert value == pytest.approx(by_loops(logits.tolist()), abs=1e-12)
+    assert -1e-15 <= value <= math.log(classes) + 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("classes", [2, 7])
+def test_certain_and_uniform_predictions(classes: int, dtype: torch.dtype) -> None:
+    certain = (torch.eye(classes, dtype=dtype) * 1e4).requires_grad_()
+    value = entropy_minimization(certain)
+    value.backward()
+    assert str(value.item()) == "0.0"  # and not -0.0
+    torch.testing.assert_close(certain.grad, torch.zeros_like(certain), rtol=0, atol=0)
+    uniform = torch.full((3, classes), 7.0, dtype=dtype, requires_grad=True)
+    value = entropy_minimization(uniform)
+    value.backward()
+    assert value.item() == pytest.approx(math.log(classes), rel=1e-6)
+    assert uniform.grad is not None
+    assert uniform.grad.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("gap", [10.0, 20.0, 40.0, 80.0])
+def test_nearly_certain_predictions_keep_their_gradient(gap: float) -> None:
+    """Of two classes, one of probability q: the derivative by its logit is q (1 - q) times minus the log odds.
+
+    Autograd takes the difference of numbers near 1, of which nothing is left in float32.
+    """
+    logits = torch.tensor([[gap, 0.0]], requires_grad=True)
+    value = entropy_minimization(logits)
+    value.backward()
+    q = 1 / (1 + math.exp(gap))
+    assert value.item() == pytest.approx(q * (gap + 1), rel=0.1)
+    assert logits.grad is not None
+    assert logits.grad[0].tolist() == pytest.approx([-q * (1 - q) * gap, q * (1 - q) * gap], rel=0.1)
+
+
+def test_a_class_that_is_ruled_out_counts_nothing() -> None:
+    logits = torch.tensor([[0.0, 0.0, -math.inf], [0.0, 0.0, -3e38]], requires_grad=True)
+    value = entropy_minimization(logits)
+    value.backward()
+    assert value.item() == pytest.approx(math.log(2))
+    torch.testing.assert_close(logits.grad, torch.zeros_like(logits), rtol=0, atol=1e-7)
+
+
+def test_derivatives_of_entropy_and_predictions() -> None:
+    logits = torch.randn(2, 3, 2, dtype=torch.float64, requires_grad=True)
+
+    def both(z: Tensor) -> tuple[Tensor, Tensor]:
+        return entropy_and_predictions(z)
+
+    assert torch.autograd.gradcheck(both, logits)
+    assert torch.autograd.gradgradcheck(both, logits)
+    entropy, p = both(logits)
+    (alone,) = torch.autograd.grad(p.square().sum(), logits, retain_graph=True)
+    (expected,) = torch.autograd.grad(logits.softmax(1).square().sum(), logits)
+    torch.testing.assert_close(alone, expected)
+    assert not entropy.isnan().any()
+
+
+def test_nan_is_passed_on() -> None:
+    logits = torch.zeros(2, 3)
+    logits[1, 2] = math.nan
+    assert entropy_minimization(logits).isnan()
+    assert entropy_minimization(logits, reduction="none").isnan().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_dense_predictions_count_each_position(reduction: str) -> None:
+    logits = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    value = entropy_minimization(logits, reduction=reduction)
+    rows = entropy_minimization(logits.movedim(1, -1).flatten(0, 2), reduction=reduction)
+    torch.testing.assert_close(value, rows.view(2, 4, 5) if reduction == "none" else rows)
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.sampled_from(["mean", "sum", "none"]))
+def test_epoch_value_is_that_of_all_samples(sizes: list[int], reduction: str) -> None:
+    logits = torch.randn(sum(sizes), 4, generator=torch.Generator().manual_seed(sum(sizes)), dtype=torch.float64)
+    metric = EntropyMinimizationLoss(reduction)
+    for part in logits.split(sizes):
+        metric.update(part)
+    torch.testing.assert_close(metric.compute(), entropy_minimization(logits, reduction=reduction))
+
+
+def test_errors() -> None:
+    metric, good = EntropyMinimizationLoss(), torch.randn(4, 3)
+    metric(good)
+    refuses(metric, r"`target_logits` must have shape \(N, \.\.\), but got shape \(4,\)", good[:, 0])
+    refuses(metric, r"logits of at least 2 classes, but got shape \(4, 1\)", good[:, :1])
+    refuses(metric, "`target_logits` must hold logits, but no entry is negative", good.softmax(1))
+    with pytest.raises(ValueError, match='`reduction` must be one of "mean", "sum", "none", but got \'median\''):
+        EntropyMinimizationLoss("median")

@@ -147,6 +147,13 @@ def edges(session: nox.Session) -> None:
 
 
 @nox.session
+def sanity(session: nox.Session) -> None:
+    """Write what each score says of good and bad predictions into docs/choosing-a-model.md, which a test compares."""
+    install(session)
+    session.run("python", "docs/examples/sanity.py")
+
+
+@nox.session
 def lightning(session: nox.Session) -> None:
     """Adapt MNIST to optdigits in a LightningModule; arguments go to the script, `-- --help` lists them."""
     install(session, extras="examples")

@@ -6,6 +6,7 @@ import csv
 import doctest
 import importlib
 import json
+import math
 import os
 import re
 import subprocess
@@ -100,6 +101,21 @@ def test_digits_script(tmp_path: Path) -> None:
     assert report["runs"]["source only"][0]["accuracy"] == report["runs"]["control"][0]["accuracy"]
     assert set(report["runs"]["BSP + DANN"][0]["losses"][0]) == {"DANN", "BSP"}
     assert "target accuracy" in done.stdout
+    scores = {loss: runs[0]["score"] for loss, runs in report["runs"].items()}
+    best = min(losses, key=lambda loss: scores[loss][0])
+    assert report["kept"] == {"loss": best, "epoch": 0}
+    assert f"{best} *" in done.stdout
+
+
+def test_the_score_keeps_a_row_and_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the mean over seeds, wherever it is smallest, and never where it is no number."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "examples"))
+    digits = importlib.import_module("digits")
+    rows = {"one": [[-1.0, -1.2], [-1.0, -1.0]], "two": [[-2.0, -1.0], [-0.5, -1.0]], "bad": [[math.nan, 0.0]] * 2}
+    results = {name: [{"score": score} for score in runs] for name, runs in rows.items()}
+    assert digits.kept(results) == ("two", 0)
+    del results["two"]
+    assert digits.kept(results) == ("one", 1)
 
 
 def test_partial_script(tmp_path: Path) -> None:

@@ -24,6 +24,11 @@ BEGIN, END = "<!-- sanity: written by nox -s sanity -->", "<!-- end of sanity --
 
 # every score of the library, by the name of its column
 SCORES: dict[str, type[Metric]] = {
+    "entropy": adaption.EntropyMinimizationLoss,
+    "information maximisation": adaption.InformationMaximizationLoss,
+    "nuclear norm": adaption.NuclearNormMaximizationLoss,
+    "class confusion": adaption.MinimumClassConfusionLoss,
+    "pseudo labels": adaption.PseudoLabelLoss,
     "agreement": adaption.EnsembleAgreement,
     "SND": adaption.SoftNeighborhoodDensity,
     "IWV": adaption.ImportanceWeightedValidation,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
@@ -116,6 +117,15 @@ def test_a_score_is_worth_what_its_choice_is(
     assert worth[:2] == pytest.approx((spearman, kendall), nan_ok=True)
     assert worth.chosen == chosen
     assert worth.lost == 90 - accuracy["abcd".index(chosen)]
+
+
+def test_the_better_half_agrees_among_itself(selection: Any) -> None:
+    """Of four candidates two are better by the first score; the others have no value, whatever they name."""
+    named = ([0, 1, 1], [0, 1, 0], [0, 1, 1], [1, 0, 0])
+    candidates = [size * torch.eye(2)[rows] for rows, size in zip(named, (9, 5, 50, 50), strict=True)]
+    found = selection.within_the_better_half(candidates, [3.0, 4.0, 1.0, math.nan])
+    assert found[:2] == [1.0, pytest.approx(2 / 3)]  # the first is the surer of both
+    assert all(math.isnan(value) for value in found[2:])
 
 
 def test_the_choice_of_a_model_can_be_tried_on_noise(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ POOLS = {
         digits.ROWS,
         batch=100,
         steps=40,
-        checkpoints=(2, 4, 8),
+        checkpoints=(4, 8, 16),
     ),
     "objects": Pool(
         objects.TASK.needs,
@@ -87,7 +87,7 @@ POOLS = {
         objects.ROWS,
         batch=64,
         steps=25,
-        checkpoints=(1, 2, 4),
+        checkpoints=(2, 4, 8),
     ),
 }
 

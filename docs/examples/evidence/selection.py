@@ -10,6 +10,7 @@ logistic regression on the features of each candidate.
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -26,11 +27,13 @@ from sanity import SCORES
 from scipy import stats
 from torch.nn import functional as F
 
+from adaption import EnsembleAgreement
 from adaption.functional import density_ratio
 from evidence.pool import POOLS, Run, keep, runs
 from evidence.report import GLUE, head, line
 from evidence.task import SOURCE_ONLY
 
+WITHIN = "agreement within the better half by information maximisation"
 COLLAPSED = 20.0  # percent: a choice below twice the chance of ten classes
 
 
@@ -62,14 +65,28 @@ def unit(runs: list[Run], folder: Path) -> Unit:
         if run.factor == 1:
             last[run.row] = float(kept["accuracy"][-1])
     every = [torch.from_numpy(one["target_logits"]) for one in said]
-    usual = [logits for logits in every if logits.isfinite().all()]
-    ensemble = torch.stack([logits.double().softmax(1) for logits in usual]).mean(0)
-    scores: dict[str, list[float]] = {}
+    ensemble, scores = mean_prediction(every), {}
     for one, logits in zip(said, every, strict=True):
         for name, value in judged(one, logits, ensemble).items():
             scores.setdefault(name, []).append(value)
+    scores[WITHIN] = within_the_better_half(every, scores["information maximisation"])
     accuracy = np.array([one["accuracy"] for one in said])
     return Unit(names, accuracy, {name: np.array(values) for name, values in scores.items()}, last)
+
+
+def mean_prediction(candidates: list[torch.Tensor]) -> torch.Tensor:
+    """The ensemble, of all whose logits are finite."""
+    return torch.stack([logits.double().softmax(1) for logits in candidates if logits.isfinite().all()]).mean(0)
+
+
+def within_the_better_half(candidates: list[torch.Tensor], first: list[float]) -> list[float]:
+    """Agreement with the ensemble of those whose first score is no worse than the median; the others are out."""
+    taken = [value >= np.nanmedian(first) for value in first]
+    ensemble = mean_prediction(list(itertools.compress(candidates, taken)))
+    return [
+        score(EnsembleAgreement, {"logits": logits, "ensemble_logits": ensemble}) if isin else float("nan")
+        for logits, isin in zip(candidates, taken, strict=True)
+    ]
 
 
 def judged(said: dict[str, NDArray], logits: torch.Tensor, ensemble: torch.Tensor) -> dict[str, float]:

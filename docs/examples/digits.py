@@ -150,11 +150,11 @@ def table(results: dict[str, list[dict[str, Any]]]) -> Table:
     right = 100 * curve(results[row], "accuracy")[epoch].item()
     shown = Table(
         title="MNIST to optdigits: target accuracy at the last epoch",
-        caption=f"* what information maximisation, which needs no label, would keep: epoch {epoch + 1}, {right:.1f} %",
+        caption=f"* kept by the score, information maximisation, without a label: epoch {epoch + 1}, {right:.1f} %",
     )
-    columns = ("loss", "accuracy %", "information max.", "MMD first epoch", "MMD last epoch", "seconds")
-    for column in columns:
-        shown.add_column(column, justify="left" if column == "loss" else "right")
+    shown.add_column("loss", no_wrap=True)
+    for column in ("accuracy %", "score", "MMD first epoch", "MMD last epoch", "seconds"):
+        shown.add_column(column, justify="right")
     for name, runs in results.items():
         mean, deviation = mean_and_deviation([100 * run["accuracy"][-1] for run in runs])
         first, last = (mean_and_deviation([run["distance"][i] for run in runs])[0] for i in (0, -1))

@@ -1,18 +1,117 @@
-"""Exchanging tensors between ranks whose shapes and dtypes differ."""
+"""States over ranks, and exchanging tensors between ranks whose shapes and dtypes differ."""
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torchmetrics.utilities import rank_zero_warn
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from adaption._modes import outside_modes
+from adaption._states import State, StatefulMetric, sum_dtype
 
 Part = tuple[Any, list[Tensor]]
 
 _WORD = 8  # bytes: each tensor starts at a multiple, as its dtype needs it
+
+
+class SyncedMetric(StatefulMetric):
+    """A metric whose epoch is that of all ranks."""
+
+    _computed_over = 0  # how many ranks the cached value is of
+
+    def _agreed(self) -> tuple[int, bool]:
+        """How many ranks make up the epoch, and whether all of them still have its value. All must ask.
+
+        A rank that has added a batch has none, and would wait for those that have one. What the ranks tell each other
+        also holds a checksum of what is trained inside: without the wrapper that averages the gradients, each of them
+        trains networks of its own.
+        """
+        over = 0 if self._computed is None else self._computed_over
+        if not (self._to_sync and self.distributed_available_fn()):
+            return 1, over > 0
+        checksum = self._checksum()
+        mine = torch.cat([checksum.new_tensor([over]), checksum])
+        told = torch.stack([theirs for (theirs,) in self._over_ranks([mine])])
+        if not torch.isclose(told[:, 1:], told[:1, 1:], rtol=1e-6, atol=0, equal_nan=True).all():
+            rank_zero_warn(
+                f"the parameters inside {type(self).__name__} differ between the ranks, each of which trains its own. "
+                "Put the network and its losses into one module, and wrap that in DistributedDataParallel, or prepare "
+                "it in one piece. See docs/distributed.md#one-module.",
+                UserWarning,
+            )
+        return len(told), bool((told[:, 0] == len(told)).all())
+
+    def _checksum(self) -> Tensor:
+        """Two sums over the trained parameters that every rank should have alike; the parts of sharded ones differ."""
+        total = torch.zeros(2, dtype=sum_dtype(self.device), device=self.device)
+        for parameter in self.parameters():
+            whole = type(parameter) is nn.Parameter and not hasattr(parameter, "_fsdp_flattened")
+            if whole and parameter.requires_grad:
+                values = parameter.detach().to(total)
+                total += torch.stack([values.abs().sum(), values.square().sum()])
+        return total
+
+    def _over_ranks(
+        self, tensors: list[Tensor], dist_sync_fn: Callable[..., Any] | None = None, process_group: Any = None
+    ) -> list[list[Tensor]]:
+        """`tensors` of every rank, in rank order."""
+        group = process_group or self.process_group
+        exchange_one = dist_sync_fn or self.dist_sync_fn or gather_all_tensors
+        if exchange_one is gather_all_tensors:
+            return [theirs for _, theirs in exchange("`compute` or `sync`", None, tensors, group)]
+        return [list(theirs) for theirs in zip(*(exchange_one(one, group=group) for one in tensors), strict=True)]
+
+    def _sync_dist(self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any = None) -> None:
+        """Replace each state by its sum, or its samples, over all ranks.
+
+        A rank that has seen nothing yet holds zeros, or an empty list.
+        """
+        tensors = [
+            state if isinstance(state, Tensor) else torch.cat(state).to(self.device) if state else self._no_samples()
+            for state in self.metric_state.values()
+        ]
+        parts = [self._received(theirs) for theirs in self._over_ranks(tensors, dist_sync_fn, process_group)]
+        with torch.no_grad():
+            joined: dict[str, State] = functools.reduce(self._joined, parts)
+        self.__dict__.update(joined)
+
+    def _no_samples(self) -> Tensor:
+        return torch.empty(0, dtype=sum_dtype(self.device), device=self.device)
+
+    def _received(self, tensors: list[Tensor]) -> dict[str, State]:
+        """What another rank has sent, as states of this one."""
+        received: dict[str, State] = {}
+        for (name, default), tensor in zip(self._defaults.items(), tensors, strict=True):
+            samples = tensor.cpu() if self.compute_on_cpu else tensor
+            received[name] = tensor if isinstance(default, Tensor) else [samples] if len(samples) else []
+        return received
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`torchmetrics.Metric.sync`; an error while ranks talk leaves the local states as they were."""
+        # torchmetrics leaves its copy of them behind, which every pickle would drag along
+        try:
+            with outside_modes():
+                super().sync(*args, **kwargs)
+        finally:
+            if not self._is_synced:
+                self._cache = None
+
+    @contextmanager
+    def sync_context(self, *args: Any, should_unsync: bool = True, **kwargs: Any) -> Iterator[None]:
+        """See :meth:`torchmetrics.Metric.sync_context`; an error inside gives the local states back."""
+        self.sync(*args, **kwargs)
+        try:
+            yield
+        finally:
+            self.unsync(should_unsync=self._is_synced and should_unsync)
 
 
 def world_size(group: Any = None) -> int:

@@ -8,32 +8,40 @@ with gradient. The epoch value, the value over ranks and the merged value are th
 from __future__ import annotations
 
 import functools
-import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, KeysView, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 from torchmetrics.utilities import rank_zero_warn
-from torchmetrics.utilities.distributed import gather_all_tensors
-from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
-from adaption import _checks
-from adaption._distributed import gather
+from adaption import _checks, _settings
+from adaption._distributed import SyncedMetric
+from adaption._modes import AS_IS, outside_modes, unwrapped, way_out
 from adaption._precision import tensors_in
+from adaption._signature import LikeUpdate, like_update, named
+from adaption._states import sum_dtype
 from adaption._unmoved import Held, hold, put_back, recomputing
 
 # tensors, or Python numbers where the shapes alone tell the statistic
 Statistics = tuple[Any, ...]
 
 _NAN_STRATEGIES = ("disable", "error", "warn", "ignore")
-_AS_IS = nullcontext()
 
 
-class AdditiveMetric(Metric, ABC):
+def _forward(self: AdditiveMetric, *args: Any, **kwargs: Any) -> Tensor:
+    """Return the loss of this batch, with gradient, and add the batch to the epoch.
+
+    torchmetrics' own `forward` resets the states and lets `update` fill them anew. An error on the way loses the
+    epoch, and leaves gradients on and synchronisation off for good; gradients are on even under `no_grad`; and the
+    value is kept with its graph, which cannot be copied. None of it is needed here: `tests/test_upstream.py` holds
+    both to the same laws.
+    """
+    return cast("Tensor", self._guarded(self._step, args, kwargs))
+
+
+class AdditiveMetric(SyncedMetric, ABC):
     """A loss over additive statistics.
 
     A subclass names its states in its constructor with `_keep_sums`, `_keep_vectors` and `_keep_samples`, and writes
@@ -53,16 +61,16 @@ class AdditiveMetric(Metric, ABC):
     is_differentiable = True
     higher_is_better: bool | None = False
     full_state_update = False
-
-    __call__: Callable[..., Tensor]  # to a type checker, calling a Module gives Any
-    num_updates: Tensor
-    num_ignored: Tensor
-    _computed: Any
-    _forward_cache: Any
     _held: Held = []  # noqa: RUF012 - replaced, never changed
     _known_shapes: list[torch.Size] | None = None
 
+    forward: LikeUpdate
+    __call__: LikeUpdate  # to a type checker, calling a Module gives Any
+
     def __init__(self, *, nan_strategy: str = "disable", **kwargs: Any) -> None:
+        # given by those who read the arguments off another metric, by the names in the signature
+        kwargs |= kwargs.pop("kwargs", {})
+        nan_strategy = kwargs.pop("nan_strategy", nan_strategy)
         _checks.option("nan_strategy", nan_strategy, _NAN_STRATEGIES)
         if kwargs.get("dist_sync_on_step", False) is True:
             msg = (
@@ -73,30 +81,20 @@ class AdditiveMetric(Metric, ABC):
             raise ValueError(msg)
         super().__init__(**kwargs)
         self.nan_strategy = nan_strategy
-        # A MetricCollection would let two losses share states as soon as those are equal once, say both 0.
-        self._defaults: dict[str, Tensor | list[Tensor]] = _Ungrouped()
-        self._statistic_names: tuple[str, ...] = ()
-        self._lengths: dict[str, int | None] = {}
-        for name in ("num_updates", "num_ignored"):
-            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
-    def _keep_sums(self, *names: str) -> None:
-        """Keep the named statistics as sums over samples, in float64 wherever the device has it."""
-        dtype = _sum_dtype(self.device)
-        for name in names:
-            self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
-        self._statistic_names += names
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._statistics = named(cls._statistics, cls, "forward")  # type: ignore[method-assign]
+        cls.update = named(cls.update, cls, "update")  # type: ignore[method-assign]
+        if "forward" not in vars(cls):
+            cls.forward = like_update(_forward, cls)
+        # TorchScript passes by all of a loss, in a model that holds one and never calls it
+        cls.__jit_unused_properties__ = [name for name in dir(cls) if isinstance(getattr(cls, name, None), property)]
 
-    def _keep_vectors(self, *names: str, length: int | None = None) -> None:
-        """Keep the named statistics as sums of vectors; where no length is given, the first batch tells it."""
-        self._keep_sums(*names)  # scalar zeros at first, which add to any shape
-        self._lengths |= dict.fromkeys(names, length)
-
-    def _keep_samples(self, *names: str) -> None:
-        """Keep the named statistics sample by sample; memory grows with the epoch."""
-        for name in names:
-            self.add_state(name, [], dist_reduce_fx="cat")
-        self._statistic_names += names
+    @property
+    def __jit_ignored_attributes__(self) -> list[str]:  # type: ignore[override] # of each object its own
+        """What TorchScript is not to look at."""
+        return ["device", *self.__dict__, *self._modules]
 
     @abstractmethod
     def _statistics(self, *args: Any, **kwargs: Any) -> Statistics:
@@ -114,22 +112,10 @@ class AdditiveMetric(Metric, ABC):
         """
         return self._value(*statistics)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the loss of this batch, with gradient, and add the batch to the epoch.
-
-        torchmetrics' own `forward` resets the states and lets `update` fill them anew. An error on the way loses the
-        epoch, and leaves gradients on and synchronisation off for good; gradients are on even under `no_grad`; and the
-        value is kept with its graph, which cannot be copied. None of it is needed here: `tests/test_upstream.py` holds
-        both to the same laws.
-        """
-        return cast("Tensor", self._guarded(self._step, args, kwargs))
-
     def _step(self, *args: Any, **kwargs: Any) -> Tensor:
         statistics = self._statistics(*args, **kwargs)
         value = self._batch_value(*statistics)
         self._accumulate(statistics, value)
-        # detached, or no copy could be made; past Module.__setattr__, which costs as much as an addition
-        self.__dict__["_forward_cache"] = value.detach()
         return value
 
     def _guarded(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -138,12 +124,7 @@ class AdditiveMetric(Metric, ABC):
         Running statistics and schedules move before a value is known. Copies of them are made where a batch may be
         refused: at each call if its value decides, else only for shapes other than those of the last call.
         """
-        if self._is_synced:
-            msg = (
-                "the states must not be synced while a batch is added, but they are, and the batch would be lost. "
-                "Call `unsync()` first."
-            )
-            raise TorchMetricsUserError(msg)
+        self._refuse_while_synced("a batch is added")
         if not self._modules or (torch.compiler.is_compiling() and self.nan_strategy == "disable"):
             return call(*args, **kwargs)
         again, shapes = recomputing(), [tensor.shape for tensor in tensors_in((*args, *kwargs.values()))]
@@ -165,12 +146,12 @@ class AdditiveMetric(Metric, ABC):
         """Return the loss over everything seen since the last `reset`, over all ranks; NaN before the first batch."""
         states = [getattr(self, name) for name in self._statistic_names]
         if any(isinstance(state, list) and not state for state in states):
-            return torch.full((), torch.nan, dtype=_sum_dtype(self.device), device=self.device)
+            return torch.full((), torch.nan, dtype=sum_dtype(self.device), device=self.device)
         value = self._value(*(torch.cat(state) if isinstance(state, list) else state for state in states))
-        return value.to(_sum_dtype(value.device))
+        return value.to(sum_dtype(value.device))
 
     def _accumulate(self, statistics: Statistics, value: Tensor | None = None) -> None:
-        """Add a batch to the states, once: the last step of every call."""
+        """Add a batch to the states, once, and keep its value: the last step of every call."""
         if recomputing():
             return
         add = self._add
@@ -182,38 +163,58 @@ class AdditiveMetric(Metric, ABC):
         add(statistics, value)
 
     def _add(self, statistics: Statistics, value: Tensor | None) -> None:
-        """Change the states. The only place that does."""
-        states = self.__dict__
-        with _outside_inference_mode(), torch.no_grad():
-            changed = {"num_updates": self.num_updates + 1}
+        """Change the states. The only place of a step that does."""
+        way = way_out()
+        if way is not None:
+            statistics = tuple(unwrapped(type(self).__name__, statistic) for statistic in statistics)
+            value = unwrapped(type(self).__name__, value)
+        if self.num_ignored.is_meta:
+            self._materialise(next(part.device for part in statistics if isinstance(part, Tensor)))
+        states = self.__dict__  # past Module.__setattr__, which costs as much as an addition
+        samples: list[tuple[list[Tensor], Tensor]] = []
+        with way or AS_IS, torch.no_grad():
+            changed: dict[str, Any] = {"num_updates": self.num_updates + 1, "_computed": None}
             if self.nan_strategy != "disable" and self._left_out(statistics, value):
                 changed["num_ignored"] = self.num_ignored + 1
                 put_back(self._held)
             else:
                 names = self._statistic_names
                 for name, statistic in zip(names, statistics[: len(names)], strict=True):
-                    changed[name] = self._added(states[name], statistic)
-        for name, new in changed.items():
-            if isinstance(states[name], list):
-                states[name].append(new)
-            else:
-                states[name] = new
-        states["_computed"] = None
+                    state = states[name]
+                    if isinstance(statistic, int):
+                        changed[name] = state + statistic
+                    elif isinstance(state, list):
+                        samples.append((state, self._sample(name, state, statistic)))
+                    else:
+                        self._check_device(statistic)
+                        # a scalar takes the precision of the state, but a vector would take its own
+                        changed[name] = state + (statistic.to(state.dtype) if statistic.ndim else statistic)
+            if value is not None:
+                changed["_forward_cache"] = value.clone()  # of its own memory, and without its graph
+        states.update(changed)
+        for kept, sample in samples:
+            kept.append(sample)
 
-    def _added(self, state: Tensor | list[Tensor], statistic: Tensor | int) -> Tensor:
-        """Return the new sum, or the new item of a list of samples."""
-        if isinstance(statistic, int):
-            return cast("Tensor", state) + statistic
+    def _check_device(self, statistic: Tensor) -> None:
         if statistic.device != self.num_ignored.device:
             msg = (
                 f"the inputs of {type(self).__name__} must be on the device of the metric ({self.device}), but are on "
                 f"{statistic.device}. Move the metric with `.to({str(statistic.device)!r})`."
             )
             raise ValueError(msg)
-        if isinstance(state, Tensor):
-            # a scalar takes the precision of the state, but a vector would take its own
-            return state + (statistic.to(state.dtype) if statistic.ndim else statistic)
-        return statistic.detach().cpu() if self.compute_on_cpu else statistic.detach().clone()
+
+    def _sample(self, name: str, kept: list[Tensor], statistic: Tensor) -> Tensor:
+        """What is kept of the samples of a batch: never the caller's own memory, which may change before `compute`."""
+        self._check_device(statistic)
+        if kept and kept[0].shape[1:] != statistic.shape[1:]:
+            shape = ", ".join(map(str, ("N", *kept[0].shape[1:])))
+            msg = (
+                f"`{name}` must have shape ({shape}) as in the batches before, because `compute` looks at all of them, "
+                f"but got shape {_checks.shape(statistic)}. Pass samples of the same layer and size, or call `reset()` "
+                "before another task."
+            )
+            raise ValueError(msg)
+        return statistic.to("cpu", copy=True) if self.compute_on_cpu else statistic.clone()
 
     def _left_out(self, statistics: Statistics, value: Tensor | None) -> bool:
         """Whether `nan_strategy` keeps this batch out of the epoch."""
@@ -227,15 +228,6 @@ class AdditiveMetric(Metric, ABC):
         if self.nan_strategy == "warn":
             rank_zero_warn(f"{msg}, and is left out of the epoch value.", UserWarning)
         return True
-
-    @property
-    def _update_count(self) -> int:
-        """What torchmetrics counts in an int: for each of its values a compiled step would be compiled anew."""
-        return int(self.num_updates)
-
-    @_update_count.setter
-    def _update_count(self, count: int) -> None:
-        self.num_updates = torch.tensor(count, device=self.device)
 
     def _wrap_update(self, update: Callable[..., None]) -> Callable[..., None]:
         # torchmetrics raises the update count and drops the cached value before `update` has checked anything.
@@ -256,224 +248,39 @@ class AdditiveMetric(Metric, ABC):
                     "which may lead to errors, as metric states have not yet been updated.",
                     UserWarning,
                 )
-            if self._computed is not None:
+            ranks, trusted = self._agreed()
+            if trusted:
                 return cast("Tensor", self._computed)
-            value = self._over_ranks(compute)
+            value = self._of_all_ranks(compute)
             if self.compute_with_cache:
-                self._computed = value
+                self._computed, self._computed_over = value, ranks
             return value
 
         return wrapped
 
-    def _over_ranks(self, value: Callable[[], Tensor]) -> Tensor:
+    def _of_all_ranks(self, value: Callable[[], Tensor]) -> Tensor:
         """Return what `value` makes of the states of all ranks."""
-        with self.sync_context(
+        context = self.sync_context(
             dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync
-        ):
-            return value().clone()
-
-    def reset(self) -> None:
-        """See :meth:`torchmetrics.Metric.reset`; lists of samples are replaced.
-
-        torchmetrics empties the lists themselves, also for those who hold them: `Running` would lose its window.
-        """
-        for name, default in self._defaults.items():
-            if isinstance(default, list):
-                setattr(self, name, [])
-        super().reset()
-
-    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Add the epoch of another metric of the same loss and settings, or the states of one as a dict.
-
-        Raises:
-            TypeError: if it is neither a dict nor a metric of this class.
-            ValueError: if its settings differ or a state is missing. Nothing is merged then.
-        """
-        if isinstance(incoming_state, Metric):
-            if type(incoming_state) is not type(self) or incoming_state.extra_repr() != self.extra_repr():
-                msg = f"`incoming_state` must be a {self!r}, but got {incoming_state!r}. Merge like with like."
-                raise (ValueError if type(incoming_state) is type(self) else TypeError)(msg)
-            incoming: dict[str, Any] = incoming_state.metric_state
-        elif isinstance(incoming_state, dict):
-            incoming = incoming_state
-        else:
-            msg = (
-                f"`incoming_state` must be a dict or a {type(self).__name__}, but got {type(incoming_state).__name__}. "
-                "Pass the other metric or its `metric_state`."
-            )
-            raise TypeError(msg)
-        missing = [name for name in self._defaults if name not in incoming]
-        if missing:
-            msg = f"`incoming_state` must hold {missing}, but has only {sorted(incoming)}. Pass a whole `metric_state`."
-            raise ValueError(msg)
-        # torchmetrics keeps the value it has cached, which is that of before
-        merged = {name: getattr(self, name) + _on(self.device, incoming[name]) for name in self._defaults}
-        for name, state in merged.items():
-            setattr(self, name, state)
-        self._computed = None
-
-    def _sync_dist(self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any = None) -> None:
-        """Replace each state by its sum, or its samples, over all ranks.
-
-        A rank that has seen nothing yet holds a scalar zero, which adds to any shape, or an empty list.
-        """
-        exchange = gather if dist_sync_fn is gather_all_tensors else dist_sync_fn
-        group = process_group or self.process_group
-        synced: dict[str, Tensor | list[Tensor]] = {}
-        for name in self._defaults:
-            state = getattr(self, name)
-            if isinstance(state, list):
-                samples = torch.cat(state).to(self.device) if state else torch.empty(0, device=self.device)
-                parts = [part for part in exchange(samples, group=group) if len(part)]
-                synced[name] = [part.cpu() for part in parts] if self.compute_on_cpu else parts
-            else:
-                synced[name] = functools.reduce(torch.add, exchange(state, group=group))
-        for name, value in synced.items():
-            setattr(self, name, value)
-
-    def sync(self, *args: Any, **kwargs: Any) -> None:
-        """See :meth:`torchmetrics.Metric.sync`; an error while ranks talk leaves the local states as they were."""
-        # torchmetrics leaves its copy of them behind, which every pickle would drag along
-        try:
-            super().sync(*args, **kwargs)
-        finally:
-            if not self._is_synced:
-                self._cache = None
-
-    @contextmanager
-    def sync_context(self, *args: Any, should_unsync: bool = True, **kwargs: Any) -> Iterator[None]:
-        """See :meth:`torchmetrics.Metric.sync_context`; an error inside gives the local states back."""
-        self.sync(*args, **kwargs)
-        try:
-            yield
-        finally:
-            self.unsync(should_unsync=self._is_synced and should_unsync)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], _exclude_state: Sequence[str] = "") -> nn.Module:
-        """Move the states with the module, but keep their precision whatever dtype it is cast to."""
-        computed, self._computed = self._computed, None
-        super()._apply(fn, exclude_state=tuple(self._defaults))
-        before = self.num_ignored.device
-        for name, default in self._defaults.items():
-            self._defaults[name] = _moved(fn, default)
-            if not (self.compute_on_cpu and isinstance(default, list)):
-                setattr(self, name, _moved(fn, getattr(self, name)))
-        self._computed = computed if computed is None else _moved(fn, computed)
-        self._device = self.num_ignored.device if self.num_ignored.device != before else self._device
-        return self
-
-    # torchmetrics turns these into no-ops to guard its states. Ours guard themselves, so that a cast reaches the
-    # discriminators, maps and heads inside, as it does in any other module.
-    float = nn.Module.float
-    double = nn.Module.double
-    half = nn.Module.half
-    type = nn.Module.type
-
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,  # noqa: FBT001 - the signature of nn.Module
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        """Take an epoch over whole or not at all, and report what is amiss as torch does for parameters.
-
-        torchmetrics' own takes values of any shape, and says nothing of states that are missing.
-        """
-        found = {name: state_dict.pop(prefix + name) for name in self._defaults if prefix + name in state_dict}
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )
-        self._computed = None  # it may depend on the modules inside
-        if not found and not any(self._persistent.values()):
-            return
-        missing = [prefix + name for name in self._defaults if name not in found]
-        errors = [error for name, value in found.items() if (error := self._misfit(name, prefix + name, value))]
-        missing_keys.extend(missing)
-        error_msgs.extend(errors)
-        if missing or errors:
-            return
-        for name, value in found.items():
-            setattr(self, name, self._copied(name, value))
-
-    def _misfit(self, name: str, key: str, value: Any) -> str | None:
-        """Say why a saved value cannot be this state, if so."""
-        if isinstance(self._defaults[name], list):
-            tensors = isinstance(value, list) and all(isinstance(item, Tensor) and item.ndim for item in value)
-            if tensors and len({item.shape[1:] for item in value}) <= 1:
-                return None
-            got = [tuple(item.shape) for item in value] if tensors else type(value).__name__
-            return f'While copying the state named "{key}", expected a list of tensors of equal width, but got {got}.'
-        if not isinstance(value, Tensor):
-            return f'While copying the state named "{key}", expected a tensor, but got {type(value).__name__}.'
-        fitting = [(), (self._lengths[name] or value.numel(),)] if name in self._lengths else [()]
-        if value.shape in fitting:
-            return None
-        return f"size mismatch for {key}: got shape {tuple(value.shape)}, but the state has shape {fitting[-1]}."
-
-    def _copied(self, name: str, value: Any) -> Tensor | list[Tensor]:
-        """Return a saved value as a state of this metric: on its device, sums in their own precision."""
-        default = self._defaults[name]
-        if isinstance(default, Tensor):
-            return cast("Tensor", value).to(default, copy=True)
-        return [item.to("cpu" if self.compute_on_cpu else self.device, copy=True) for item in value]
+        with outside_modes(), torch.no_grad(), context:
+            return value().clone()
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot one value or several, by default the epoch value so far; see :meth:`torchmetrics.Metric.plot`."""
         return self._plot(val, ax)
 
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        """What the constructor was given beyond its signature: `nan_strategy` and what torchmetrics takes.
+
+        So every argument is an attribute of its own name, for those who write a checkpoint of it or build it anew.
+        """
+        return _settings.keywords(self)
+
     def extra_repr(self) -> str:
         """Return the settings: every constructor argument that is no module, which are shown below it."""
-        names = [n for n, p in inspect.signature(type(self).__init__).parameters.items() if p.kind != p.VAR_KEYWORD][1:]
-        settings = {name: getattr(self, name) for name in names}
-        if self.nan_strategy != "disable":
-            settings["nan_strategy"] = self.nan_strategy
-        return ", ".join(f"{k}={_shown(v)}" for k, v in settings.items() if not isinstance(v, nn.Module))
-
-
-class _Ungrouped(dict[str, Any]):
-    """A dict whose keys equal no other's, by which `MetricCollection` recognises metrics that could share states."""
-
-    def keys(self) -> KeysView[str]:  # type: ignore[override] # of another kind than dict_keys
-        return _OwnKeys(self)
-
-
-class _OwnKeys(KeysView[str]):
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    __hash__ = KeysView.__hash__
-
-
-def _outside_inference_mode() -> AbstractContextManager[Any]:
-    """States made in inference mode could not be used outside of it. A compiled step asks no such question."""
-    inside = not torch.compiler.is_compiling() and torch.is_inference_mode_enabled()
-    return torch.inference_mode(mode=False) if inside else _AS_IS
-
-
-def _sum_dtype(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
-def _moved(fn: Callable[[Tensor], Tensor], state: Any) -> Any:
-    """`fn` applied to a state, but for a change of dtype."""
-    if isinstance(state, list):
-        return [_moved(fn, item) for item in state]
-    moved = fn(state)
-    return moved if moved.dtype == state.dtype else state.to(moved.device)
-
-
-def _on(device: torch.device, state: Any) -> Any:
-    if isinstance(state, list):
-        return [item.to(device) for item in state]
-    return torch.as_tensor(state, device=device)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, functools.partial):  # its own repr holds an address, which differs from process to process
-        settings = [*map(_shown, value.args), *(f"{name}={_shown(item)}" for name, item in value.keywords.items())]
-        return f"{_shown(value.func)}({', '.join(settings)})"
-    return value.__name__ if inspect.isroutine(value) else repr(value)
+        settings = _settings.settings(self)
+        if self.nan_strategy == "disable":
+            del settings["nan_strategy"]
+        return ", ".join(f"{k}={_settings.shown(v)}" for k, v in settings.items() if not isinstance(v, nn.Module))

@@ -128,8 +128,10 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
     With `entropy_conditioning` and unequal batches it returns to the entropy of the target's share in the weights,
     which is less.
 
-    The discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``). `compute`
-    is exact over the epoch.
+    The discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``).
+    A copy of the metric, as a MetricTracker makes it, has a discriminator of its own that nobody trains: let both have
+    the same.
+    `compute` is exact over the epoch.
 
     Inputs of `update` and `forward`:
         - `source_logits`: :math:`(n, C)`, of the classifier; `target_logits`: :math:`(m, C)`; `n` and `m` may differ

@@ -106,6 +106,8 @@ class DomainAdversarialLoss(AdditiveMetric):
     Called, the metric gives the loss of the batch, with gradient, and adds the batch to the epoch; `update` only adds.
     `compute` gives the value over all batches and ranks since the last `reset`, exact, each domain with its own mean.
     The discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``).
+    A copy of the metric, as a MetricTracker makes it, has a discriminator of its own that nobody trains: let both have
+    the same.
 
     Inputs of `update` and `forward`:
         - `source`: :math:`(n, d)`, or :math:`(n, ..)` as the discriminator takes it; `target`: the same with `m`; `n`

@@ -45,6 +45,7 @@ class DomainDiscriminator(nn.Module):
         _checks.flag("batch_norm", batch_norm)
         super().__init__()
         self.in_feature = in_feature
+        self.hidden_size = hidden_size
         self.batch_norm = batch_norm
         layers: list[nn.Module] = []
         for width in (in_feature, hidden_size):
@@ -110,6 +111,7 @@ class SegmentationDiscriminator(nn.Module):
         _checks.count("ndf", ndf)
         super().__init__()
         self.num_classes = num_classes
+        self.ndf = ndf
         widths = [num_classes, ndf, 2 * ndf, 4 * ndf, 8 * ndf]
         layers: list[nn.Module] = []
         for width, wider in itertools.pairwise(widths):

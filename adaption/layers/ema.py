@@ -108,6 +108,22 @@ class EmaTeacher(nn.Module):
         self.requires_grad_(requires_grad=False)
         self.train(model.training)
 
+    @property
+    def model(self) -> nn.Module:
+        """The student."""
+        return self._student[0]
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Begin the average anew, with the student as it is: after both had their memory from ``to_empty``, say."""
+        its = _parametrised.tensors(self._student[0])
+        mine = _parametrised.tensors(self.module)
+        _check_unchanged(mine, its)
+        for name, tensor in (*mine.items(), *self._averages(mine).items()):
+            tensor.copy_(its[name])
+        self.n_averaged.fill_(1)
+        _parametrised.renew(self._computing)
+
     @torch.no_grad()
     def update(self) -> None:
         """Move the teacher's weights towards the student's; call it after every step of the optimizer."""

@@ -217,6 +217,10 @@ class WarmStartGradientLayer(nn.Module):
         self.auto_step = auto_step
         self.register_buffer("iteration", torch.tensor(0))
 
+    def reset_parameters(self) -> None:
+        """Begin the schedule anew, as a framework asks for whose memory came from ``to_empty``."""
+        self.iteration.zero_()
+
     @property
     def coefficient(self) -> Tensor:
         """The factor of the gradient at the present step, a scalar tensor in float32."""

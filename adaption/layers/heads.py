@@ -78,11 +78,18 @@ class ImageClassifierHead(nn.Module):
         _checks.count("bottleneck_dim", bottleneck_dim)
         _check_modules(pool_layer=pool_layer)
         super().__init__()
+        self.in_features = in_features
         self.num_classes = num_classes
+        self.bottleneck_dim = bottleneck_dim
         layers: list[nn.Module] = [_Pool("features", in_features) if pool_layer is None else pool_layer]
         for width in (in_features, bottleneck_dim):
             layers += [nn.Dropout(), nn.Linear(width, bottleneck_dim), nn.BatchNorm1d(bottleneck_dim), nn.ReLU()]
         self.layers = nn.Sequential(*layers, nn.Linear(bottleneck_dim, num_classes))
+
+    @property
+    def pool_layer(self) -> nn.Module | None:
+        """What was passed to make feature vectors, None where it is the mean over pixels."""
+        return _given(next(self.layers.children()))
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits."""
@@ -150,6 +157,14 @@ class ImageClassifier(TwoHeads):
         head, adv_head = (_head(bottleneck_dim, width, num_classes) for _ in range(2))
         grl = _warm_start() if grl is None else grl
         super().__init__(backbone, bottleneck, head, adv_head, grl, finetune=finetune)
+        self.num_classes = num_classes
+        self.bottleneck_dim = bottleneck_dim
+        self.width = width
+
+    @property
+    def pool_layer(self) -> nn.Module | None:
+        """What was passed to make feature vectors, None where it is the mean over pixels."""
+        return _given(next(self.bottleneck.children()))
 
 
 class ImageRegressor(TwoHeads):
@@ -215,6 +230,13 @@ class ImageRegressor(TwoHeads):
             for given in (head, adv_head)
         )
         super().__init__(backbone, bottleneck, head, adv_head, _warm_start(), finetune=finetune)
+        self.num_factors = num_factors
+        self.bottleneck_dim = bottleneck_dim
+        self.width = width
+
+
+def _given(pool: nn.Module) -> nn.Module | None:
+    return None if isinstance(pool, _Pool) else pool
 
 
 def _warm_start() -> nn.Module:

@@ -71,6 +71,19 @@ class PoseResNet2d(TwoHeads):
         head, adv_head = (_heatmap_head(feature_dim, num_keypoints, num_head_layers) for _ in range(2))
         gl = WarmStartGradientLayer(hi=0.1) if gl is None else gl
         super().__init__(backbone, upsampling, head, adv_head, gl, finetune=finetune)
+        self.feature_dim = feature_dim
+        self.num_keypoints = num_keypoints
+        self.num_head_layers = num_head_layers
+
+    @property
+    def upsampling(self) -> nn.Module:
+        """What stands between backbone and heads."""
+        return self.bottleneck
+
+    @property
+    def gl(self) -> nn.Module:
+        """The layer before the adversarial head."""
+        return self.grl
 
 
 def _heatmap_head(feature_dim: int, num_keypoints: int, num_layers: int) -> nn.Module:

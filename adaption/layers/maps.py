@@ -92,8 +92,14 @@ class RandomizedMultiLinearMap(nn.Module):
         self.features_dim = features_dim
         self.num_classes = num_classes
         self.output_dim = output_dim
-        self.register_buffer("features_matrix", torch.randn(features_dim, output_dim))
-        self.register_buffer("predictions_matrix", torch.randn(num_classes, output_dim))
+        self.register_buffer("features_matrix", torch.empty(features_dim, output_dim))
+        self.register_buffer("predictions_matrix", torch.empty(num_classes, output_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the matrices anew, as a framework asks for whose memory came from ``to_empty``."""
+        self.features_matrix.normal_()
+        self.predictions_matrix.normal_()
 
     def forward(self, features: Tensor, predictions: Tensor) -> Tensor:
         """Return the random features of each sample, computed in the dtype of the inputs."""

@@ -172,7 +172,7 @@ class PseudoLabelLoss(AdditiveMetric):
     @property
     def confident_share(self) -> Tensor:
         """The share of confident samples in the epoch, over all ranks as `compute`; NaN before the first batch."""
-        return self._over_ranks(lambda: self.num_confident / self.num_samples)
+        return self._of_all_ranks(lambda: self.num_confident / self.num_samples)
 
     def update(self, logits: Tensor, teacher_logits: Tensor | None = None) -> None:
         """Add a batch to the epoch value."""

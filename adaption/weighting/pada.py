@@ -208,6 +208,11 @@ class AutomaticUpdateClassWeightModule(nn.Module):
         self.register_buffer("class_weight", torch.ones(num_classes, device=device))
         self.register_buffer("num_steps", torch.tensor(0))
 
+    def reset_parameters(self) -> None:
+        """Begin anew, with weights of 1, as a framework asks for whose memory came from ``to_empty``."""
+        self.class_weight.fill_(1)
+        self.num_steps.zero_()
+
     def step(self) -> None:
         """Count a training step, and renew the weights if they are due."""
         if not self.training:

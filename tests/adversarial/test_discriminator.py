@@ -320,7 +320,7 @@ def test_weighted_means_over_places_of_different_number() -> None:
 def test_several_batches_are_told_to_be_joined() -> None:
     """And not to be converted, which raises."""
     rows = [torch.randn(3, WIDTH), torch.randn(2, WIDTH)]
-    dann = DomainAdversarialLoss(nn.Linear(WIDTH, 1))
+    dann: Any = DomainAdversarialLoss(nn.Linear(WIDTH, 1))
     for call in (lambda: dann(rows, rows[0]), lambda: dann(rows[0], tuple(rows))):
         with pytest.raises(TypeError, match=r"must be a tensor, but got (list|tuple)\. Join batches with `torch\.cat"):
             call()

@@ -77,6 +77,7 @@ def test_a_tracker_knows_which_value_of_a_score_is_the_best(case: Case) -> None:
     assert tracker.best_metric(return_step=True) == (values[best].item(), best.item())
 
 
+@pytest.mark.filterwarnings("ignore:MetricTracker.* copies the networks")
 @pytest.mark.parametrize("case", SCALARS, ids=str)
 def test_tracker_and_extremes_over_epochs(case: Case) -> None:
     seen = batches(case)
@@ -178,6 +179,7 @@ def test_classwise_names_the_class_weights() -> None:
     torch.testing.assert_close(found, weights)
 
 
+@pytest.mark.filterwarnings("ignore:MetricTracker.* copies the networks")
 def test_a_collection_inside_a_tracker_keeps_every_loss_apart() -> None:
     build = {case.name: case.build for case in CASES if case.batch is features}
     tracker = MetricTracker(MetricCollection({name: make() for name, make in build.items()}), maximize=False)

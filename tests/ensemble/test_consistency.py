@@ -119,7 +119,7 @@ def test_dense_masks_keep_positions(size: tuple[int, ...], reduction: str) -> No
     mask = torch.rand(2, *size) > 0.5
     flat = [output.movedim(1, -1).reshape(-1, 3) for output in (student, teacher)]
     for build in (L2ConsistencyLoss, partial(ConsistencyLoss, divergence_of_logits)):
-        expected = build(reduction=reduction)(*flat, mask.flatten())
+        expected = build(reduction=reduction)(flat[0], flat[1], mask.flatten())
         for form in (mask, mask.unsqueeze(1), 255 * mask.to(torch.uint8), mask.double()):
             value = build(reduction=reduction)(student, teacher, form)
             assert value.shape == ((2, *size) if reduction == "none" else ())

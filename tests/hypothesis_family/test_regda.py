@@ -58,8 +58,8 @@ def test_the_epoch_follows_the_criterion(reduction: str) -> None:
     batches = [heatmaps(n) for n in (2, 5)]
     for batch in batches:
         metric.update(*batch)
-    whole = [torch.cat(parts) for parts in zip(*batches, strict=True)]
-    torch.testing.assert_close(metric.compute(), metric(*whole).double(), rtol=1e-5, atol=1e-6)
+    output, output_adv = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    torch.testing.assert_close(metric.compute(), metric(output, output_adv).double(), rtol=1e-5, atol=1e-6)
 
 
 def test_any_criterion_with_three_arguments() -> None:

@@ -1,0 +1,41 @@
+"""What a state must not inherit from the mode of torch that a batch comes in."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_functorch = torch._C._functorch  # noqa: SLF001 - torch.func has no public way to look through its wrappers
+AS_IS = nullcontext()
+
+
+def outside_modes() -> AbstractContextManager[Any]:
+    """Where tensors are plain: of use outside of inference mode, and outside of the transforms of `torch.func`."""
+    return way_out() or AS_IS
+
+
+def way_out() -> AbstractContextManager[Any] | None:
+    """How to get there; None where neither is at work, and in a compiled step, which asks no such question."""
+    if torch.compiler.is_compiling():
+        return None
+    if _functorch.peek_interpreter_stack() is not None:
+        from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack  # noqa: PLC0415
+
+        return temporarily_clear_interpreter_stack()
+    return torch.inference_mode(mode=False) if torch.is_inference_mode_enabled() else None
+
+
+def unwrapped(caller: str, value: Any) -> Any:
+    """A statistic as it is outside of the transforms of `torch.func`, which the epoch outlives."""
+    while isinstance(value, Tensor) and _functorch.is_functorch_wrapped_tensor(value):
+        if _functorch.is_batchedtensor(value):
+            msg = (
+                f"{caller} must not be called under `torch.vmap`, which makes many batches of one where an epoch can "
+                "add but one, but was. Map its function from `adaption.functional` instead."
+            )
+            raise RuntimeError(msg)
+        value = _functorch.get_unwrapped(value)
+    return value

@@ -1,0 +1,52 @@
+"""How a metric is called: `forward` takes what `update` takes, and a wrong call is told so in the user's words."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, ParamSpec, Protocol, overload
+
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+
+
+class _Updating(Protocol[P]):
+    @property
+    def update(self) -> Callable[P, None]: ...
+
+
+class LikeUpdate(Protocol):
+    """To a type checker, the type of a call that takes what `update` takes and returns a tensor."""
+
+    @overload
+    def __get__(self, metric: None, owner: type) -> Callable[..., Tensor]: ...
+    @overload
+    def __get__(self, metric: _Updating[P], owner: type) -> Callable[P, Tensor]: ...
+    def __get__(self, metric: Any, owner: type) -> Any: ...
+
+
+def named(function: Callable[..., Any], owner: type, name: str) -> Any:
+    """`function` as the method `name` of a class, which errors of calls that do not fit it then name.
+
+    It is a copy and no wrapper, which would take time in every call.
+    """
+    assert isinstance(function, FunctionType)  # noqa: S101 - for mypy
+    copied = FunctionType(
+        function.__code__, function.__globals__, name, function.__defaults__, closure=function.__closure__
+    )
+    copied.__kwdefaults__ = function.__kwdefaults__
+    functools.update_wrapper(copied, function)
+    del copied.__wrapped__  # type: ignore[attr-defined] # where a signature would be looked for
+    copied.__name__, copied.__qualname__, copied.__module__ = name, f"{owner.__qualname__}.{name}", owner.__module__
+    return copied
+
+
+def like_update(forward: Callable[..., Tensor], owner: type[Any]) -> Any:
+    """`forward` of a class of metrics, with the signature of its `update`."""
+    mine = named(forward, owner, "forward")
+    mine.__signature__ = inspect.signature(owner.update).replace(return_annotation="Tensor")
+    return torch.jit.unused(mine)  # as torchmetrics' own is

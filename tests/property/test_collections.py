@@ -67,6 +67,7 @@ steps = st.tuples(st.sampled_from(KINDS), st.booleans(), st.sampled_from(sorted(
 
 
 @pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.filterwarnings("ignore:MetricCollection.clone.. copies the networks")
 @settings(max_examples=settings().max_examples // 5)  # each copies whole collections
 @given(st.lists(steps, min_size=1, max_size=5), st.integers(0, 2**31))
 def test_each_does_as_it_would_alone(name: str, taken: list[tuple[str, bool, str]], seed: int) -> None:

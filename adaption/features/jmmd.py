@@ -299,6 +299,9 @@ class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
         """What the thetas make of the layers, both domains in one batch."""
         stacked = [torch.cat(pair) for pair in zip(source, target, strict=True)]
         mapped = [theta(as_parameters(theta, layer)) for theta, layer in zip(thetas, stacked, strict=True)]
+        for index, layer in enumerate(mapped):
+            _checks.matrix(f"thetas[{index}](..)", layer)
+            _checks.same_batch("the layers of both domains", stacked[index], f"thetas[{index}](..)", layer)
         return [[layer[: len(source[0])] for layer in mapped], [layer[len(source[0]) :] for layer in mapped]]
 
     def _discrepancy(self, source: Sequence[Tensor], target: Sequence[Tensor], *weights: Any) -> Tensor:

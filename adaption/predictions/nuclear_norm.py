@@ -10,8 +10,9 @@ from torch import Tensor
 from adaption import _checks
 from adaption._closed_form import ClosedForm
 from adaption._global_batch import GlobalBatchMetric
-from adaption._metric import Statistics, _sum_dtype
+from adaption._metric import Statistics
 from adaption._precision import full_precision
+from adaption._states import sum_dtype
 
 
 @full_precision
@@ -69,14 +70,14 @@ def _of_predictions(p: Tensor) -> Tensor:
 def _statistics(target_logits: Tensor) -> Statistics:
     """The Gram matrix of the classes, the number of samples, and the predictions for the value of the batch."""
     p = _predictions(target_logits)
-    rows = p.detach().to(_sum_dtype(p.device))
+    rows = p.detach().to(sum_dtype(p.device))
     return (rows.T @ rows).flatten(), len(p), p
 
 
 def _evaluate(tensors: list[Tensor], needed: list[bool], _options: list[float]) -> list[Tensor]:
     """The nuclear norm of a matrix, and its gradient if it is needed."""
     (matrix,) = tensors
-    rows = matrix.to(_sum_dtype(matrix.device))
+    rows = matrix.to(sum_dtype(matrix.device))
     tall = len(rows) > rows.shape[1]
     gram = rows.T @ rows if tall else rows @ rows.T
     if not needed[0]:

@@ -70,9 +70,9 @@ class ClassWeightModule(AdditiveMetric):
     The formula is that of :func:`adaption.functional.class_weights`. `update` takes the target logits batch by batch;
     `compute` is exact over all samples and ranks, in the memory of `C` numbers. The weights are constants of training:
     take them from `compute`, which has no gradient, and weigh source samples by the weight of their class, in the
-    classification loss, ``cross_entropy(logits, labels, weight=weights.compute().float())``, which wants the dtype of the
-    logits, and in :class:`adaption.DomainAdversarialLoss`. `forward` gives the weights of the batch alone,
-    with gradient; detach them before you weigh a loss, or the classifier learns to shrink it by its weights.
+    classification loss, ``cross_entropy(logits, labels, weight=weights.compute().float())``, which wants the dtype of
+    the logits, and in :class:`adaption.DomainAdversarialLoss`. `forward` gives the weights of the batch alone, with
+    gradient; detach them before you weigh a loss, or the classifier learns to shrink it by its weights.
 
     Inputs of `update` and `forward`:
         - `target_logits`: :math:`(m, C)`, before softmax

@@ -23,7 +23,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_checks.py": (("property/test_hostile.py", "hypothesis_family", "predictions", "adversarial", "weighting"), ""),
     "_closed_form.py": ((*ENGINE, "features/test_bsp.py"), ""),
     "_distances.py": (ENGINE, ""),
-    "_distributed.py": (("distributed/test_gather.py", "distributed/test_gradients.py"), ""),
+    "_distributed.py": (("distributed", "machinery/test_joining.py"), ""),
     "_entropy.py": (
         ("predictions/test_entropy.py", "adversarial/test_advent.py", "adversarial/test_cdan.py"),
         "entropy or information or ADVENT or CDAN",
@@ -33,6 +33,13 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_median.py": (ENGINE, ""),
     "_metric.py": (
         ("test_nan_strategy.py", "engines/test_loading.py", "engines/test_torchmetrics.py", "machinery"),
+        "L2 or DANN none or MMD pooled or entropy",
+    ),
+    "_modes.py": (("machinery/test_own_memory.py",), ""),
+    "_settings.py": (("machinery/test_settings.py", "machinery/test_joining.py"), ""),
+    "_signature.py": (("machinery/test_calls.py",), ""),
+    "_states.py": (
+        ("machinery", "engines/test_loading.py", "engines/test_torchmetrics.py"),
         "L2 or DANN none or MMD pooled or entropy",
     ),
     "_precision.py": (("hypothesis_family/test_mdd.py", "machinery"), "L2 or DANN or OSBP or MDD or entropy"),

@@ -86,6 +86,8 @@ class AdditiveMetric(SyncedMetric, ABC):
         super().__init_subclass__(**kwargs)
         cls._statistics = named(cls._statistics, cls, "forward")  # type: ignore[method-assign]
         cls.update = named(cls.update, cls, "update")  # type: ignore[method-assign]
+        if not cls.is_differentiable:  # a score, which nobody trains: a graph would keep its inputs for nothing
+            cls._step = torch.no_grad()(cls._step)  # type: ignore[method-assign]
         if "forward" not in vars(cls):
             cls.forward = like_update(_forward, cls)
         # TorchScript passes by all of a loss, in a model that holds one and never calls it

@@ -158,10 +158,11 @@ def test_nothing_holds_a_graph_after_a_step(case: Case) -> None:
 
 
 @every_score
-def test_a_score_has_no_gradient_and_is_copied(case: Case) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_score_has_no_gradient_and_is_copied(case: Case, dtype: torch.dtype) -> None:
     metric = case.build()
     assert not metric.is_differentiable
-    batch = with_gradient(case, case.batch(4, 4))
+    batch = with_gradient(case, cast(case.batch(4, 4), dtype))
     with torch.inference_mode():
         metric(*batch)
     value = metric(*batch)

@@ -82,7 +82,6 @@ class EnsembleAgreement(AdditiveMetric):
         return agreeing / number
 
 
-@torch.no_grad()
 @full_precision
 def _agreeing(logits: Tensor, ensemble_logits: Tensor | Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """1 where both name the same class, 0 where not, NaN where one of them says nothing: a NaN is no largest entry."""

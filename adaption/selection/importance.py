@@ -61,7 +61,6 @@ def density_ratio(domain_logits: Tensor, num_source: int, num_target: int) -> Te
     return (logits + math.log(num_source / num_target)).exp()
 
 
-@torch.no_grad()
 def _weighted(losses: Tensor, weights: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Losses and weights of samples, checked, as two vectors in the precision of the sums."""
     _checks.tensor("losses", losses)

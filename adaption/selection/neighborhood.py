@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from adaption import _checks
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
+from adaption._states import sum_dtype
 
 _ENTRIES = 2**22  # of the similarities that are held at once
 
@@ -44,7 +45,8 @@ class SoftNeighborhoodDensity(AdditiveMetric):
     Raises:
         TypeError: for anything but a floating-point tensor and a number.
         ValueError: for an empty tensor, a wrong rank, fewer than two classes, probabilities in the place of logits,
-            and a temperature that is not finite and at least 1.2e-38, float32's smallest normal number.
+            another number of classes than before, and a temperature that is not finite and at least 1.2e-38, float32's
+            smallest normal number.
 
     References:
         K. Saito, D. Kim, P. Teterwak, S. Sclaroff, T. Darrell, K. Saenko: Tune it the Right Way: Unsupervised
@@ -79,7 +81,7 @@ class SoftNeighborhoodDensity(AdditiveMetric):
     def _statistics(self, target_logits: Tensor) -> Statistics:
         _checks.matrix("target_logits", target_logits, "classes")
         _checks.logits("target_logits", target_logits)
-        return (target_logits.detach(),)
+        return (target_logits,)
 
     def _value(self, *statistics: Tensor) -> Tensor:
         (logits,) = statistics
@@ -89,8 +91,7 @@ class SoftNeighborhoodDensity(AdditiveMetric):
 @full_precision
 def _density(logits: Tensor, temperature: float) -> Tensor:
     number = len(logits)
-    precise = torch.float32 if logits.device.type == "mps" else torch.float64  # which that device does not have
-    directions = F.normalize(logits.to(precise).softmax(1), dim=1)
+    directions = F.normalize(logits.to(sum_dtype(logits.device)).softmax(1), dim=1)
     if number == 1:
         return directions.sum() * 0  # NaN stays
     total = directions.new_zeros(())

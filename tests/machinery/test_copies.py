@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, Case
+from cases import EVERY_METRIC, Case
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torchmetrics import MetricCollection, MetricTracker
@@ -21,7 +21,7 @@ from adaption import ConditionalDomainAdversarialLoss, DomainAdversarialEntropyL
 from adaption._metric import AdditiveMetric
 from adaption.layers import DomainDiscriminator
 
-every_loss = pytest.mark.parametrize("case", CASES, ids=str)
+every_metric = pytest.mark.parametrize("case", EVERY_METRIC, ids=str)
 
 
 def trains(metric: AdditiveMetric) -> bool:
@@ -35,7 +35,7 @@ def caught(copying: Callable[[], Any]) -> list[str]:
     return [str(warning.message) for warning in found]
 
 
-@every_loss
+@every_metric
 def test_a_tracker_and_a_clone_of_a_collection_say_that_they_copy_networks(case: Case) -> None:
     metric = case.build()
     tracker = MetricTracker(metric, maximize=False)
@@ -51,7 +51,7 @@ def test_a_tracker_and_a_clone_of_a_collection_say_that_they_copy_networks(case:
         assert all(name in text and type(metric).__name__ in text and "#copies" in text for text in found)
 
 
-@every_loss
+@every_metric
 def test_all_other_copies_are_silent(case: Case) -> None:
     model = nn.ModuleDict(
         {

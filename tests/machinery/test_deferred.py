@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, CLASSES, WIDTH, Case
+from cases import CLASSES, EVERY_METRIC, WIDTH, Case
 from torch import Tensor, nn
 
 from adaption import AutomaticUpdateClassWeightModule, layers
 from adaption._metric import AdditiveMetric
 
-every_loss = pytest.mark.parametrize("case", CASES, ids=str)
+every_metric = pytest.mark.parametrize("case", EVERY_METRIC, ids=str)
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def assert_fresh(metric: AdditiveMetric, case: Case) -> None:
     assert metric.device == torch.device("cpu")
 
 
-@every_loss
+@every_metric
 @pytest.mark.parametrize("materialise", [at_once, module_by_module, by_loading], ids=lambda f: f.__name__)
 def test_a_metric_from_the_meta_device_is_fresh(case: Case, materialise: Callable[[nn.Module], None]) -> None:
     model = nn.ModuleDict({"loss": on_meta(case)})
@@ -78,7 +78,7 @@ def test_a_metric_from_the_meta_device_is_fresh(case: Case, materialise: Callabl
     assert_fresh(metric, case)
 
 
-@every_loss
+@every_metric
 def test_its_default_survives_other_memory(case: Case) -> None:
     metric = case.build()
     metric.update(*case.batch(4, 4))
@@ -88,7 +88,7 @@ def test_its_default_survives_other_memory(case: Case) -> None:
     assert_fresh(metric, case)
 
 
-@every_loss
+@every_metric
 def test_a_metric_can_leave_the_meta_device_by_to(case: Case) -> None:
     """What has states only can be moved: they are known to begin at 0. Weights cannot."""
     metric = on_meta(case).bfloat16()
@@ -99,7 +99,7 @@ def test_a_metric_can_leave_the_meta_device_by_to(case: Case) -> None:
         assert_fresh(on_meta(case).to("cpu", torch.float64), case)
 
 
-@every_loss
+@every_metric
 def test_an_epoch_is_loaded_where_no_state_had_memory(case: Case) -> None:
     saved = case.build()
     saved.persistent(mode=True)

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, Case, refuses
+from cases import EVERY_METRIC, Case, refuses
 from torch import Tensor
 from torch.nn import functional as F
 
 import adaption
 from adaption._metric import AdditiveMetric
 
-every_loss = pytest.mark.parametrize("case", CASES, ids=str)
+every_metric = pytest.mark.parametrize("case", EVERY_METRIC, ids=str)
 
 
 def seen(case: Case, updates: int = 2) -> AdditiveMetric:
@@ -34,7 +34,7 @@ def unchanged(metric: AdditiveMetric, join: Callable[[], Any], match: str) -> No
     torch.testing.assert_close((metric.metric_state, metric._computed), before, rtol=0, atol=0)
 
 
-@every_loss
+@every_metric
 def test_a_dict_of_states_must_have_their_shapes(case: Case) -> None:
     metric = seen(case)
     whole = seen(case).metric_state
@@ -52,7 +52,7 @@ def test_a_dict_of_states_must_have_their_shapes(case: Case) -> None:
     assert metric.update_count == 4
 
 
-@every_loss
+@every_metric
 def test_an_epoch_survives_as_a_dict(case: Case) -> None:
     """From its states alone, in any fresh metric: what checkpoints of other frameworks need."""
     metric, fresh, empty = seen(case), case.build(), case.build()
@@ -64,7 +64,7 @@ def test_an_epoch_survives_as_a_dict(case: Case) -> None:
     torch.testing.assert_close(fresh.compute(), metric.compute(), rtol=0, atol=0)
 
 
-@every_loss
+@every_metric
 def test_a_synced_metric_is_merged_with_nothing(case: Case) -> None:
     metric = seen(case)
     metric.sync(dist_sync_fn=lambda state, **_: [state, state], distributed_available=lambda: True)

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, Case, tensors, tree_map
+from cases import CASES, EVERY_METRIC, Case, tensors, tree_map
 from torch import Tensor
 
 from adaption._metric import AdditiveMetric
 
-every_loss = pytest.mark.parametrize("case", CASES, ids=str)
+every_metric = pytest.mark.parametrize("case", EVERY_METRIC, ids=str)
 
 
 def kept(metric: AdditiveMetric) -> list[Tensor]:
@@ -35,7 +35,7 @@ def built(case: Case, **keywords: Any) -> AdditiveMetric:
     return metric
 
 
-@every_loss
+@every_metric
 @pytest.mark.parametrize("compute_on_cpu", [False, True])
 @pytest.mark.parametrize(
     "mode", [nullcontext, torch.no_grad, torch.inference_mode], ids=["grad", "no_grad", "inference"]
@@ -56,7 +56,7 @@ def test_nothing_kept_is_shared(
         torch.testing.assert_close((metric.metric_state, metric._forward_cache), before, rtol=0, atol=0)
 
 
-@every_loss
+@every_metric
 def test_nothing_kept_belongs_to_inference_mode(case: Case) -> None:
     """Built, called, computed, merged, loaded and reset inside, and of use outside."""
     with torch.inference_mode():
@@ -80,7 +80,7 @@ def test_nothing_kept_belongs_to_inference_mode(case: Case) -> None:
     assert network.grad is not None
 
 
-@every_loss
+@every_metric
 @pytest.mark.parametrize("transform", ["grad", "vjp", "jacrev", "grad of grad"])
 def test_nothing_kept_belongs_to_a_transform(case: Case, transform: str) -> None:
     metric, plain = case.build(), case.build()
@@ -113,7 +113,7 @@ def nested(value: Callable[[Any], Tensor], item: Any) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-@every_loss
+@every_metric
 def test_a_mapped_metric_is_refused_and_works_on(case: Case) -> None:
     metric = case.build()
     batch = case.batch(4, 4)

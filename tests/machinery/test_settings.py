@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, CLASSES, WIDTH, Case
+from cases import CLASSES, EVERY_METRIC, WIDTH, Case
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric
@@ -20,7 +20,7 @@ import adaption
 from adaption import layers
 from adaption._metric import AdditiveMetric
 
-every_loss = pytest.mark.parametrize("case", CASES, ids=str)
+every_metric = pytest.mark.parametrize("case", EVERY_METRIC, ids=str)
 
 
 def as_rul_adapt_reads(module: nn.Module) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def spread(arguments: dict[str, Any]) -> dict[str, Any]:
     return {**{name: value for name, value in arguments.items() if name != "kwargs"}, **arguments["kwargs"]}
 
 
-@every_loss
+@every_metric
 @pytest.mark.parametrize("given", [spread, dict], ids=["spread", "as kwargs"])
 def test_a_metric_can_be_built_from_its_attributes(case: Case, given: Callable[..., dict[str, Any]]) -> None:
     keywords: dict[str, Any] = {"nan_strategy": "ignore", "compute_on_cpu": True, "sync_on_compute": False}
@@ -50,7 +50,7 @@ def test_a_metric_can_be_built_from_its_attributes(case: Case, given: Callable[.
     torch.testing.assert_close(again(*batch), metric(*batch), rtol=0, atol=0)
 
 
-@every_loss
+@every_metric
 def test_keywords_are_attributes(case: Case) -> None:
     metric = case.build()
     for name in inspect.signature(AdditiveMetric.__init__).parameters:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, Case, tensors, with_nan
+from cases import EVERY_METRIC, Case, tensors, with_nan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -25,7 +25,7 @@ KINDS = ("alike", "random", "not finite")
 def groups() -> dict[str, list[Case]]:
     """Losses that can be asked about the same batch."""
     found: dict[Any, list[Case]] = defaultdict(list)
-    for case in CASES:
+    for case in EVERY_METRIC:
         found[case.batch].append(case)
     return {f"{cases[0]} and {len(cases) - 1} more": cases for cases in found.values() if len(cases) > 1}
 

@@ -101,6 +101,7 @@ def test_one_sample_that_is_nan_shows() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     metric = SoftNeighborhoodDensity()
     metric.update(torch.randn(4, 3))
+    refuses(metric, r"`target_logits` must have shape \(N, 3\) as in the batches before", torch.randn(4, 5))
     refuses(metric, "`target_logits` must hold logits", torch.randn(4, 3).softmax(1))
     refuses(metric, "`target_logits` must hold the logits of at least 2 classes", torch.randn(4, 1))
     with pytest.raises(ValueError, match="`temperature` must be"):

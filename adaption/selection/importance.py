@@ -73,19 +73,19 @@ def _weighted(losses: Tensor, weights: Tensor, dtype: torch.dtype) -> tuple[Tens
     _checks.weights("weights", weights, losses)
     losses, weights = losses.flatten().to(dtype), weights.flatten().to(dtype)
     if weights.device.type == "cpu" and not torch.compiler.is_compiling():
-        _check_sum(weights)
+        _check_largest(weights)
     return losses, weights
 
 
-def _check_sum(weights: Tensor) -> None:
-    total = weights.sum().item()
-    if not math.isfinite(total):
+def _check_largest(weights: Tensor) -> None:
+    largest = weights.amax().item()  # NaN if one of them is
+    if not math.isfinite(largest):
         msg = (
-            f"`weights` must be finite, but their sum is {total}. Look for logits beyond the range of `exp`: take a "
+            f"`weights` must be finite, but the largest is {largest}. Look for logits beyond the range of `exp`: take a "
             "discriminator that is less certain, or clamp its logits."
         )
         raise ValueError(msg)
-    if total == 0:
+    if largest == 0:
         msg = (
             "`weights` must have a positive sum, but all weights are 0. Take a discriminator that is less certain, or "
             "larger batches."

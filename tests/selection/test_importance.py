@@ -133,8 +133,8 @@ def test_sums_of_float32_losses_are_kept_in_float64(kind: type) -> None:
     [
         ([1.0, 2.0], [0.0, 0.0], "`weights` must have a positive sum, but all weights are 0"),
         ([1.0, 2.0], [2.0, -1.0], "`weights` must not be negative, but its smallest entry is -1"),
-        ([1.0, 2.0], [1.0, torch.inf], "`weights` must be finite, but their sum is inf"),
-        ([1.0, 2.0], [1.0, torch.nan], "`weights` must be finite, but their sum is nan"),
+        ([1.0, 2.0], [1.0, torch.inf], "`weights` must be finite, but the largest is inf"),
+        ([1.0, 2.0], [1.0, torch.nan], "`weights` must be finite, but the largest is nan"),
         ([1.0, 2.0], [1.0, 1.0, 1.0], "`weights` must hold one weight per sample"),
         ([[1.0, 2.0]], [1.0], "`losses` must hold one loss per sample"),
         (1.0, [1.0], "`losses` must hold one loss per sample"),

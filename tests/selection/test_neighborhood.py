@@ -86,6 +86,11 @@ def test_extreme_temperatures_are_finite(temperature: float) -> None:
     assert found == pytest.approx(0 if temperature < 1 else math.log(5))
 
 
+def test_a_small_temperature_costs_no_digits() -> None:
+    """Similarities of 1 become 1e10: their largest has to go before the logarithm is taken."""
+    assert density(names(torch.arange(6) % 2, 2), temperature=1e-10) == pytest.approx(math.log(2), abs=1e-12)
+
+
 def test_large_logits_and_ruled_out_classes_are_finite() -> None:
     logits = 1e30 * torch.randn(6, 4)
     logits[0, 1] = -torch.inf

@@ -81,8 +81,8 @@ def _check_largest(weights: Tensor) -> None:
     largest = weights.amax().item()  # NaN if one of them is
     if not math.isfinite(largest):
         msg = (
-            f"`weights` must be finite, but the largest is {largest}. Look for logits beyond the range of `exp`: take a "
-            "discriminator that is less certain, or clamp its logits."
+            f"`weights` must be finite, but the largest is {largest}. Look for logits beyond the range of `exp`: take "
+            "a discriminator that is less certain, or clamp its logits."
         )
         raise ValueError(msg)
     if largest == 0:

@@ -119,6 +119,14 @@ def test_a_score_is_worth_what_its_choice_is(
     assert worth.lost == 90 - accuracy["abcd".index(chosen)]
 
 
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_calibration_takes_off_the_scale(selection: Any, scale: float) -> None:
+    """Of ten samples with log odds of log 9, nine are right: they are as sure as they are right at temperature 1."""
+    logits = torch.tensor([[math.log(9), 0.0]]).expand(10, 2)
+    labels = torch.tensor([0] * 9 + [1])
+    assert float(selection.temperature(scale * logits, labels)) == pytest.approx(scale, rel=0.06)  # half a step
+
+
 def test_the_better_half_agrees_among_itself(selection: Any) -> None:
     """Of four candidates two are better by the first score; the others have no value, whatever they name."""
     named = ([0, 1, 1], [0, 1, 0], [0, 1, 1], [1, 0, 0])

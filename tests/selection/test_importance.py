@@ -44,6 +44,15 @@ def test_a_ratio_of_half_precision_is_computed_in_float32(dtype: torch.dtype) ->
     torch.testing.assert_close(found, torch.tensor([20.0]).exp())
 
 
+def test_the_ratio_compiles_whole_and_has_its_gradient() -> None:
+    logits = torch.randn(6, 1, dtype=torch.float64, requires_grad=True)
+    compiled = torch.compile(lambda z: density_ratio(z, 30, 20), fullgraph=True, backend="aot_eager")
+    ratios = compiled(logits)
+    torch.testing.assert_close(ratios, 1.5 * logits.flatten().exp())
+    ratios.sum().backward()
+    torch.testing.assert_close(logits.grad, ratios.unsqueeze(1).detach())  # the derivative of exp
+
+
 def test_logits_of_other_shapes_are_refused() -> None:
     for logits in (torch.zeros(4, 2), torch.zeros(()), torch.zeros(4, 1, 2, 2)):
         with pytest.raises(ValueError, match="`domain_logits` must"):

@@ -163,7 +163,7 @@ def logits(name: str, value: object) -> None:
     """Shape ``(N, C, ..)`` with at least two classes, and not what only probabilities look like."""
     repair = "Give a single logit z its second class: `torch.cat([torch.zeros_like(z), z], 1)`."
     value = _of_classes(name, value, "logits", repair)
-    if torch.compiler.is_compiling() or not bool(value.amin() >= 0):  # as logits nearly always are
+    if torch.compiler.is_compiling() or not bool(value.detach().amin() >= 0):  # as logits nearly always are
         return
     sums = value.sum(1)
     # the logits of a single sample may have sum 1 by chance

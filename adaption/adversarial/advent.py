@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 
 from adaption import _checks, _reduction
-from adaption._entropy import entropy_terms
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
 from adaption.adversarial._discriminator import (
@@ -18,6 +17,7 @@ from adaption.adversarial._discriminator import (
     check_label,
     cross_entropy,
 )
+from adaption.adversarial._entropy import entropy_terms
 
 
 @full_precision

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from adaption import _checks, _reduction
-from adaption._entropy import entropy_terms
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
 from adaption.adversarial._discriminator import (
@@ -18,6 +17,7 @@ from adaption.adversarial._discriminator import (
     domain_logits,
     domain_losses,
 )
+from adaption.adversarial._entropy import entropy_terms
 from adaption.layers.gradient_reversal import GradientReversalLayer
 from adaption.layers.maps import MultiLinearMap, RandomizedMultiLinearMap
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from adaption import _checks, _reduction
-from adaption._entropy import entropy_and_predictions
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
+from adaption.predictions._entropy import entropy
 
 
 def entropy_minimization(target_logits: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -18,8 +19,7 @@ def entropy_minimization(target_logits: Tensor, *, reduction: str = "mean") -> T
     .. math:: L = -\frac1m \sum_{i=1}^m \sum_{k=1}^C p_{ik} \log p_{ik}, \qquad p_i = \mathrm{softmax}(z_i)
 
     with the logits `z` of `C` classes for `m` target samples, or for all positions of dense predictions. Uniform
-    predictions give :math:`\log C`, certain ones exactly 0, also where all are of the same class. The gradient by a
-    logit is :math:`-p_{ik} (\log p_{ik} + H_i) / m` with the entropy :math:`H_i` of the sample.
+    predictions give :math:`\log C`, certain ones exactly 0, also where all are of the same class.
 
     Shapes:
         - `target_logits`: :math:`(m, C)` or :math:`(m, C, d_1, ..)`
@@ -51,7 +51,9 @@ def entropy_minimization(target_logits: Tensor, *, reduction: str = "mean") -> T
 def _statistics(target_logits: Tensor, reduction: str) -> Statistics:
     _reduction.check(reduction)
     _checks.logits("target_logits", target_logits)
-    return _reduction.statistics(reduction, entropy_and_predictions(target_logits)[0])
+    log_p = F.log_softmax(target_logits, dim=1)
+    p = log_p.exp()
+    return (entropy(p, log_p, 1),) if reduction == "none" else (entropy(p, log_p), p.numel() // p.shape[1])
 
 
 class EntropyMinimizationLoss(AdditiveMetric):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from adaption import _checks
-from adaption._entropy import entropy_and_predictions
 from adaption._global_batch import GlobalBatchMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision, log_probability
+from adaption.predictions._entropy import entropy
 
 
 def information_maximization(target_logits: Tensor, diversity_weight: float = 1.0) -> Tensor:
@@ -60,15 +62,17 @@ def _check_weight(diversity_weight: float) -> None:
 @full_precision
 def _statistics(target_logits: Tensor) -> Statistics:
     _checks.logits("target_logits", target_logits)
-    entropy, p = entropy_and_predictions(target_logits)
+    log_p = F.log_softmax(target_logits, dim=1)
+    p = log_p.exp()
     totals = p.transpose(0, 1).flatten(1).sum(1) if p.ndim > 2 else p.sum(0)
-    return entropy.sum(), totals, entropy.numel()
+    return entropy(p, log_p), totals, p.numel() // p.shape[1]
 
 
-def _value(weight: float, entropy: Any, totals: Any, number: Any) -> Tensor:
+def _value(weight: float, total_entropy: Any, totals: Any, number: Any) -> Tensor:
     mean = totals / number
-    value: Tensor = entropy / number + weight * (mean * log_probability(mean)).sum()  # minus the entropy of the mean
-    return value
+    return torch.add(
+        total_entropy / number, (mean * log_probability(mean)).sum(), alpha=weight
+    )  # minus that of the mean
 
 
 class InformationMaximizationLoss(GlobalBatchMetric):

@@ -12,7 +12,8 @@ from adaption._global_batch import GlobalBatchMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision
 
-# A class with less than this in all of a batch counts as absent: its share would be 0 / 0. The same in every dtype.
+# Less than this in all of a batch is no more than rounding leaves of an absent class, which would be 0 / 0. The same in
+# every dtype, so that the values of a batch and of an epoch agree.
 _ABSENT = torch.finfo(torch.float32).tiny
 
 
@@ -68,14 +69,14 @@ def _statistics(target_logits: Tensor, temperature: float) -> Statistics:
     # divided first, large logits would lose the digits in which they differ, or become infinite
     shifted = target_logits - target_logits.detach().amax(1, keepdim=True)
     p = (shifted / temperature).softmax(1)
-    with torch.no_grad():
-        weights = 1 + (-torch.special.entr(p).sum(1, keepdim=True)).exp()  # (m, 1)
+    certain = p.detach()
+    weights = 1 + torch.xlogy(certain, certain).sum(1, keepdim=True).exp()  # (m, 1)
     weighted = weights * p
     return (weighted * p).sum(0), weighted.sum(0)
 
 
 def _value(squares: Tensor, totals: Tensor) -> Tensor:
-    return 1 - (squares / totals.masked_fill(totals < _ABSENT, 1.0)).mean()
+    return 1 - (squares / totals.clamp(min=_ABSENT)).mean()
 
 
 class MinimumClassConfusionLoss(GlobalBatchMetric):

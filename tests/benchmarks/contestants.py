@@ -155,6 +155,38 @@ def plain_mdd(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Te
     return 4 * disagreement + (1 - probability).log().mean()
 
 
+def plain_mcc(logits: Tensor, temperature: float = 2.5) -> Tensor:
+    """The formula as one writes it down, with the matrix of all pairs of classes."""
+    p = (logits / temperature).softmax(1)
+    certainty = 1 + torch.exp((p * p.log()).sum(1)).detach()
+    weights = len(p) * certainty / certainty.sum()
+    confusion = (p * weights[:, None]).T @ p
+    confusion = confusion / confusion.sum(1, keepdim=True)
+    return (confusion.sum() - confusion.trace()) / len(confusion)
+
+
+def plain_entropy(logits: Tensor) -> Tensor:
+    """The formula as one writes it down."""
+    p = logits.softmax(1)
+    return -(p * p.log()).sum(1).mean()
+
+
+def plain_information(logits: Tensor) -> Tensor:
+    """The same, less the entropy of the mean."""
+    p = logits.softmax(1)
+    mean = p.mean(0)
+    value: Tensor = -(p * p.log()).sum(1).mean() + (mean * mean.log()).sum()
+    return value
+
+
+def plain_nuclear_norm(logits: Tensor) -> Tensor:
+    """Torch's own nuclear norm, by a decomposition that autograd differentiates."""
+    p = logits.softmax(1)
+    norm: Tensor = torch.linalg.matrix_norm(p, "nuc")
+    largest: float = p.numel() ** 0.5
+    return -norm / largest
+
+
 def floor(source: Tensor, target: Tensor) -> None:
     """What no full-size implementation goes below: one product for the distances, one exp, one for the gradient."""
     with torch.no_grad():
@@ -330,3 +362,70 @@ def _(n: int, d: int) -> Step:
 def _(n: int, d: int) -> Step:
     source, source_adv, target, target_adv = heads(n, d)
     return step(skada("_adversarial").MDDLoss(), source, target, source_adv, target_adv)
+
+
+@contestant("MCC", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.minimum_class_confusion, leaves(n, d)[1])
+
+
+@contestant("MCC", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_mcc, leaves(n, d)[1])
+
+
+@contestant("MCC", "pytorch-adapt")
+def _(n: int, d: int) -> Step:
+    return step(pytorch_adapt("mcc_loss").MCCLoss(T=2.5), leaves(n, d)[1])
+
+
+@contestant("MCC", "skada")
+def _(n: int, d: int) -> Step:
+    loss = skada("losses").mcc_loss
+    return step(lambda logits: loss(logits, T=2.5), leaves(n, d)[1])
+
+
+@contestant("entropy", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.entropy_minimization, leaves(n, d)[1])
+
+
+@contestant("entropy", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_entropy, leaves(n, d)[1])
+
+
+@contestant("entropy", "pytorch-adapt")
+def _(n: int, d: int) -> Step:
+    return step(pytorch_adapt("entropy_loss").EntropyLoss(), leaves(n, d)[1])
+
+
+@contestant("information", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.information_maximization, leaves(n, d)[1])
+
+
+@contestant("information", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_information, leaves(n, d)[1])
+
+
+@contestant("information", "pytorch-adapt")
+def _(n: int, d: int) -> Step:
+    entropy, diversity = pytorch_adapt("entropy_loss").EntropyLoss(), pytorch_adapt("diversity_loss").DiversityLoss()
+    return step(lambda logits: entropy(logits) + diversity(logits), leaves(n, d)[1])
+
+
+@contestant("nuclear norm", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.nuclear_norm_maximization, leaves(n, d)[1])
+
+
+@contestant("nuclear norm", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_nuclear_norm, leaves(n, d)[1])
+
+
+@contestant("nuclear norm", "pytorch-adapt")
+def _(n: int, d: int) -> Step:
+    return step(pytorch_adapt("bnm_loss").BNMLoss(), leaves(n, d)[1])

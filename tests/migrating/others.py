@@ -9,7 +9,19 @@ from unittest.mock import MagicMock
 
 import torch
 from benchmarks.contestants import pytorch_adapt, rul_adapt, skada
-from migrating.rows import CLASSES, WIDTH, Row, copied_after_forward, draw, epoch, heads, linear, shown, with_gradient
+from migrating.rows import (
+    CLASSES,
+    ONE_CLASS,
+    WIDTH,
+    Row,
+    copied_after_forward,
+    draw,
+    epoch,
+    heads,
+    linear,
+    shown,
+    with_gradient,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -120,6 +132,16 @@ def pytorch_adapt_rows() -> list[Row]:
         value: Tensor = loss(source) + loss(target)
         return value
 
+    def diversity(logits: Tensor) -> Tensor:
+        value: Tensor = pytorch_adapt("diversity_loss").DiversityLoss()(logits)
+        return value
+
+    def information_of_batches(logits: Tensor) -> Tensor:
+        metric = adaption.InformationMaximizationLoss()
+        for part in logits.split(4):
+            metric.update(part)
+        return metric.compute()
+
     return [
         Row(
             "MMD, quadratic, n = m = 32",
@@ -151,6 +173,54 @@ def pytorch_adapt_rows() -> list[Row]:
             lambda: pytorch_adapt("mcd_loss").MCDLoss()(first, second),
             lambda: functional.classifier_discrepancy(first.softmax(1), second.softmax(1)),
             "ours takes probabilities",
+        ),
+        Row(
+            "MCC, n = 32, at T = 1",
+            lambda: pytorch_adapt("mcc_loss").MCCLoss()(first),
+            lambda: functional.minimum_class_confusion(first, 1.0),
+            "their default; the paper and ours have 2.5",
+        ),
+        Row(
+            "MCC where all samples are certain of one class",
+            lambda: pytorch_adapt("mcc_loss").MCCLoss()(ONE_CLASS),
+            lambda: functional.minimum_class_confusion(ONE_CLASS, 1.0),
+            "a class without a sample is 0 / 0 there; here it counts 1 / C",
+        ),
+        Row(
+            "entropy, n = 32",
+            lambda: pytorch_adapt("entropy_loss").EntropyLoss()(first),
+            lambda: functional.entropy_minimization(first),
+            "",
+        ),
+        Row(
+            "entropy plus diversity, n = 32",
+            lambda: pytorch_adapt("entropy_loss").EntropyLoss()(first) + diversity(first),
+            lambda: functional.information_maximization(first),
+            "ours is both in one",
+        ),
+        Row(
+            "diversity of the epoch of 8 batches of 4",
+            lambda: torch.stack([diversity(part) for part in first.split(4)]).mean(),
+            lambda: information_of_batches(first) - functional.entropy_minimization(first),
+            "theirs is a mean of batch values, ours of all samples; the mean entropy is taken off ours",
+        ),
+        Row(
+            "BNM, n = 32",
+            lambda: pytorch_adapt("bnm_loss").BNMLoss()(first),
+            lambda: functional.nuclear_norm_maximization(first),
+            "the norm over n; ours over sqrt(n C)",
+        ),
+        Row(
+            "BNM of the same batch, each sample four times",
+            lambda: pytorch_adapt("bnm_loss").BNMLoss()(first.repeat(4, 1)),
+            lambda: functional.nuclear_norm_maximization(first.repeat(4, 1)),
+            "theirs depends on the size of the batch",
+        ),
+        Row(
+            "BNM in bfloat16",
+            lambda: pytorch_adapt("bnm_loss").BNMLoss()(first.bfloat16()),
+            lambda: functional.nuclear_norm_maximization(first.bfloat16()),
+            "torch has no decomposition in half precision; ours is in float64",
         ),
         Row(
             "`DANNHook`, what a step minimises, n = 32, m = 24",
@@ -223,6 +293,12 @@ def skada_rows() -> list[Row]:
             skada_mdd,
             lambda: mdd(*heads(32)),
             "**the sign**, as with dalib; theirs smooths the probabilities, and pairs every sample with every label",
+        ),
+        Row(
+            "MCC, n = 32, at T = 1",
+            lambda: skada("losses").mcc_loss(target_main),
+            lambda: functional.minimum_class_confusion(target_main, 1.0),
+            "their default; its weights have a gradient, which the paper's have not",
         ),
         Row(
             "what its target term averages",

@@ -16,6 +16,7 @@ import torch
 from benchmarks.contestants import tllib as dalib
 from migrating.rows import (
     CLASSES,
+    ONE_CLASS,
     WIDTH,
     Negated,
     Row,
@@ -320,6 +321,18 @@ def tllib_rows() -> list[Row]:
             lambda: tllib("alignment.bsp").BatchSpectralPenalizationLoss()(*draw(32)),
             lambda: functional.batch_spectral_penalization(*draw(32)),
             "",
+        ),
+        Row(
+            "MCC, n = 32, at temperature 2.5",
+            lambda: tllib("self_training.mcc").MinimumClassConfusionLoss(2.5)(heads(32)[2]),
+            lambda: functional.minimum_class_confusion(heads(32)[2]),
+            "theirs has an epsilon inside the logarithm of the entropy",
+        ),
+        Row(
+            "MCC where all samples are certain of one class",
+            lambda: tllib("self_training.mcc").MinimumClassConfusionLoss(2.5)(ONE_CLASS),
+            lambda: functional.minimum_class_confusion(ONE_CLASS),
+            "a class without a sample is 0 / 0 there; here it counts 1 / C",
         ),
         Row(
             "ADVENT, the source, on a CPU",

@@ -35,6 +35,19 @@ def adversarial(source: Tensor, target: Tensor, logits: Tensor) -> Tensor:
     return assert_type(loss + each, Tensor)
 
 
+def predictions(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Losses of the predictions for one domain, and the share beside one of them."""
+    values = [F.minimum_class_confusion(logits, temperature=2.0), F.nuclear_norm_maximization(logits)]
+    values += [
+        F.entropy_minimization(logits, reduction="sum"),
+        F.information_maximization(logits, diversity_weight=0.5),
+    ]
+    values += [F.pseudo_label_loss(logits, teacher_logits, threshold=0.9, weighting="share")]
+    pseudo_label = adaption.PseudoLabelLoss(threshold=0.9)
+    pseudo_label.update(logits)
+    return torch.stack(values).sum() + assert_type(pseudo_label.confident_share, Tensor)
+
+
 def maps(features: Tensor, predictions: Tensor) -> Tensor:
     """The maps of CDAN."""
     product = MultiLinearMap()(features, predictions)

@@ -139,6 +139,7 @@ def test_the_better_half_agrees_among_itself(selection: Any) -> None:
 def test_the_choice_of_a_model_can_be_tried_on_noise(tmp_path: Path) -> None:
     """Runs are kept: what is there is not trained again, and a run that lacks is trained alone."""
     arguments = ("selection", "--quick", "--seeds", "2", "--out", str(tmp_path))
+    assert "28 runs are not in" in evidence(*arguments, "--rewrite").stderr
     done = evidence(*arguments)
     assert done.returncode == 0, done.stderr
     page = tmp_path / "evidence.md"

@@ -248,7 +248,10 @@ def study(arguments: argparse.Namespace, console: Console) -> str:
         for name, pool in POOLS.items()
     }
     missing = [(run,) for some in every.values() for run in some if not run.is_kept(folder, steps)]
-    if missing and not arguments.rewrite:
+    if missing and arguments.rewrite:
+        msg = f"{len(missing)} runs are not in {folder}: train them, without --rewrite."
+        raise SystemExit(msg)
+    if missing:
         job = partial(keep, data=None if quick else arguments.data, folder=folder, steps=steps)
         run_all(job, missing, console)
     pools = {name: units_of(some, folder) for name, some in every.items()}

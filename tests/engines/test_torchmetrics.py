@@ -69,7 +69,7 @@ def test_running_is_the_value_of_the_last_batches(case: Case) -> None:
 def test_a_tracker_knows_which_value_of_a_score_is_the_best(case: Case) -> None:
     seen = batches(case)
     values = torch.stack([epoch(case, [batch]) for batch in seen])
-    tracker = MetricTracker(case.build().double(), maximize=None)
+    tracker = MetricTracker(case.build().double(), maximize=bool(case.build().higher_is_better))
     for batch in seen:
         tracker.increment()
         tracker.update(*batch)

@@ -29,14 +29,14 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_median.py": (ENGINE, ""),
     "_metric.py": (
         ("test_nan_strategy.py", "engines/test_loading.py", "engines/test_torchmetrics.py", "machinery"),
-        "L2 or DANN none or MMD pooled or entropy",
+        "L2 or (DANN and none) or (MMD and pooled) or entropy",
     ),
     "_modes.py": (("machinery/test_own_memory.py",), ""),
     "_settings.py": (("machinery/test_settings.py", "machinery/test_joining.py"), ""),
     "_signature.py": (("machinery/test_calls.py",), ""),
     "_states.py": (
         ("machinery", "engines/test_loading.py", "engines/test_torchmetrics.py"),
-        "L2 or DANN none or MMD pooled or entropy",
+        "L2 or (DANN and none) or (MMD and pooled) or entropy",
     ),
     "_precision.py": (("hypothesis_family/test_mdd.py", "machinery"), "L2 or DANN or OSBP or MDD or entropy"),
     "_reduction.py": (("hypothesis_family/test_mdd.py", "ensemble"), "DANN or L2 or MDD or consistency"),

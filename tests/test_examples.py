@@ -169,3 +169,18 @@ def test_digits_script_refuses_nonsense(arguments: list[str]) -> None:
     done = run("digits.py", *arguments)
     assert done.returncode == 2
     assert arguments[0] in done.stderr
+
+
+def test_the_tables_of_habits_are_those_of_its_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "examples"))
+    habits = importlib.import_module("habits")
+    for table, rows in habits.TABLES.items():
+        written = re.search(
+            f"<!-- {table}: .*?-->(.*?)<!-- end of {table} -->", habits.PAGES[table].read_text(), re.DOTALL
+        )
+        assert written
+        header, _, *lines = written[1].split("\n\n")[1].splitlines()
+        assert header == habits.line("", *next(iter(rows.values())))
+        assert [line.split(" | ")[0] for line in lines] == [f"| {row}" for row in rows]
+    made = habits.TABLES["heads"]["`finetune=False`"]["600 steps"]
+    assert isinstance(made.network(), habits.WithHeads)

@@ -123,10 +123,10 @@ def line(*cells: str) -> str:
 
 def write(page: Path, mark: str, lines: list[str]) -> None:
     """Put a table between its marks on a page."""
-    begin, end = f"<!-- {mark}: written by docs/examples/large_weights.py -->", f"<!-- end of {mark} -->"
-    text = page.read_text(encoding="utf-8")
-    table = "\n".join([begin, "", *lines, "", end])
-    page.write_text(re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: table, text, flags=re.DOTALL), "utf-8")
+    between = re.compile(f"(<!-- {mark}: written by [^ ]* -->\n).*?(<!-- end of {mark} -->)", re.DOTALL)
+    table = "\n".join(["", *lines, "", ""])
+    text = between.sub(lambda marks: marks[1] + table + marks[2], page.read_text(encoding="utf-8"))
+    page.write_text(text, encoding="utf-8")
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import math
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -214,6 +215,26 @@ def test_validation_has_an_epoch_of_its_own_and_the_discriminator_of_training(tm
             metric.update(*batch)
         epochs.append(metric.compute().item())
     assert logged(tmp_path, "distance_epoch") == pytest.approx(epochs, rel=1e-6)
+
+
+class InBothLoops(Validated):
+    """One object for training and validation, as the page says not to do."""
+
+    def validation_step(self, batch: Any) -> None:
+        source, _, target = batch
+        self.distance.update(self.extractor(source), self.extractor(target))
+        self.log("val_distance", self.distance)
+
+    def on_validation_epoch_end(self) -> None:
+        """Nothing by hand."""
+
+
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric .* was called before the ``update``")
+def test_one_object_in_both_loops_gives_nan_for_the_training_epoch(tmp_path: Path) -> None:
+    trainer(tmp_path, max_epochs=1).fit(InBothLoops())
+    (distance,) = logged(tmp_path, "distance_epoch")
+    assert math.isnan(distance)
+    assert math.isfinite(*logged(tmp_path, "val_distance"))  # the mix of both, computed and reset first
 
 
 @pytest.mark.filterwarnings("ignore:.*bottleneck", "ignore:.*FLOPs", "ignore:.*no `val_dataloader`")

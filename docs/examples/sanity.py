@@ -84,7 +84,7 @@ def table() -> str:
     rows = [["the model is", "right %", *SCORES], ["---", *["---:"] * (len(SCORES) + 1)]]
     for model, scores in found.items():
         right = 100 * (every[model].argmax(1) == LABELS).double().mean().item()
-        rows.append([model, f"{right:.0f}", *(f"{value:.3f}" for value in scores.values())])
+        rows.append([model, f"{right:.0f}", *(f"{value:z.3f}" for value in scores.values())])
     for question, pair in (
         ("keeps the good one before the collapsed", ("good", "collapsed to one class")),
         ("and before the random and confident", ("good", "random and confident")),

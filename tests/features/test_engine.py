@@ -404,6 +404,6 @@ print(peak() - before)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the peak from /proc")
 def test_memory_does_not_grow_with_the_square() -> None:
-    """All pairs of 4,000 + 4,000 samples would be 256 MB a matrix; the features are 2 MB."""
+    """All pairs of 4,000 + 4,000 samples would be 256 MB a matrix; the features are 2 MB, and 40 to 70 are measured."""
     child = subprocess.run([sys.executable, "-c", PEAK.format(n=4000)], capture_output=True, text=True, check=True)
-    assert float(child.stdout) < 60
+    assert float(child.stdout) < 128

@@ -9,6 +9,7 @@ from adaption.adversarial.adda import AdversarialDiscriminativeLoss
 from adaption.adversarial.advent import DomainAdversarialEntropyLoss
 from adaption.adversarial.cdan import ConditionalDomainAdversarialLoss
 from adaption.adversarial.dann import DomainAdversarialLoss
+from adaption.distance.domain_accuracy import DomainAccuracy, ProxyADistance
 from adaption.ensemble.class_balance import ClassBalanceLoss
 from adaption.ensemble.consistency import ConsistencyLoss, L2ConsistencyLoss
 from adaption.features.bsp import BatchSpectralPenalizationLoss
@@ -47,6 +48,7 @@ __all__ = [
     "ConditionalDomainAdversarialLoss",
     "ConsistencyLoss",
     "DeepEmbeddedValidation",
+    "DomainAccuracy",
     "DomainAdversarialEntropyLoss",
     "DomainAdversarialLoss",
     "EnsembleAgreement",
@@ -61,6 +63,7 @@ __all__ = [
     "MaximumMeanDiscrepancyLoss",
     "MinimumClassConfusionLoss",
     "NuclearNormMaximizationLoss",
+    "ProxyADistance",
     "PseudoLabelLoss",
     "RegressionDisparity",
     "RegressionMarginDisparityDiscrepancy",

@@ -112,6 +112,10 @@ def losses_and_ratios(n: int, _: int) -> tuple[Tensor, Tensor]:
     return torch.randn(n).square(), torch.rand(n) + 0.1
 
 
+def two_domain_logits(n: int, m: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(n), torch.randn(m, 1) + 0.5
+
+
 def with_ensemble(n: int, _: int) -> tuple[Tensor, Tensor]:
     return torch.randn(n, CLASSES), torch.randn(n, CLASSES)
 
@@ -569,6 +573,8 @@ SCORES = [
     Case("agreement", adaption.EnsembleAgreement, with_ensemble, _formula, (0,)),
     Case("agreement of candidates", adaption.EnsembleAgreement, with_candidates, _formula, (0,)),
     Case("SND", lambda: adaption.SoftNeighborhoodDensity(0.1), logits, _formula, (0,)),
+    Case("domain accuracy", adaption.DomainAccuracy, two_domain_logits, _formula),
+    Case("proxy A-distance", adaption.ProxyADistance, two_domain_logits, _formula),
 ]
 
 EVERY_METRIC = [*CASES, *SCORES]

@@ -358,6 +358,18 @@ def neighborhood_density(metric: Any, logits: Tensor) -> Tensor:
     return torch.stack(entropies).mean()
 
 
+# distance
+
+
+def domain_accuracy(_: Any, source: Tensor, target: Tensor) -> Tensor:
+    right = [float(logit) <= 0 for logit in source.flatten()], [float(logit) > 0 for logit in target.flatten()]
+    return torch.tensor(sum(sum(domain) / len(domain) for domain in right) / 2, dtype=torch.float64)
+
+
+def proxy_a_distance(metric: Any, source: Tensor, target: Tensor) -> Tensor:
+    return 2 * (1 - 2 * (1 - domain_accuracy(metric, source, target)))
+
+
 FORMULAS: dict[str, Callable[..., Tensor]] = {
     "MaximumMeanDiscrepancyLoss": mmd,
     "JointMaximumMeanDiscrepancyLoss": jmmd,
@@ -386,4 +398,6 @@ FORMULAS: dict[str, Callable[..., Tensor]] = {
     "DeepEmbeddedValidation": deep_embedded,
     "EnsembleAgreement": agreement,
     "SoftNeighborhoodDensity": neighborhood_density,
+    "DomainAccuracy": domain_accuracy,
+    "ProxyADistance": proxy_a_distance,
 }

@@ -259,6 +259,7 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, float]]] = {
     "BatchSpectralPenalizationLoss": lambda *_: ("2 n d", 2.0 * N * WIDTH),
     "ClassBalanceLoss": lambda *_: ("H(1/c)", _binary_entropy(1 / WIDTH, 1 / WIDTH)),
     "ClassWeightModule": lambda *_: ("1", 1.0),
+    "DomainAccuracy": lambda *_: ("0.5", 0.5),
     "EntropyMinimizationLoss": lambda case, _: _entropy_of_uniform(case),
     "InformationMaximizationLoss": lambda case, _: (
         "(1 - w) log c",
@@ -275,6 +276,7 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, float]]] = {
     "MarginalEntropyLoss": lambda *_: ("log c", math.log(WIDTH)),
     "MinimumClassConfusionLoss": lambda *_: ("1 - 1/c", 1 - 1 / WIDTH),
     "NuclearNormMaximizationLoss": lambda *_: ("-1/c", -1 / WIDTH),
+    "ProxyADistance": lambda *_: ("0", 0.0),
     "PseudoLabelLoss": lambda *_: ("0", 0.0),
     "RegressionMarginDisparityDiscrepancy": lambda *_: ("0", 0.0),
     "SoftNeighborhoodDensity": lambda *_: ("log(n - 1)", math.log(N - 1)),
@@ -285,7 +287,8 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, float]]] = {
 @edge("source = target", "Values")
 def equal_domains(case: Case) -> str:
     """Both domains, or both outputs for the same samples, are equal. A distance is 0, and where it is smooth its
-    gradient too; no discriminator does better than log 2; the unbiased MMD, whose mean is 0, is at most 0 here."""
+    gradient too; no discriminator does better than log 2, nor than guessing; the unbiased MMD, whose mean is 0, is at
+    most 0 here."""
     batch = case.batch(N, N)
     args = by_name(case, batch)
     first = {name: args.get(TWINS.get(name, name.replace("target", "source")), args[name]) for name in args}
@@ -303,13 +306,23 @@ def equal_domains(case: Case) -> str:
         return "0, gradient 0" if is_kernel(case) else "0"
     if is_adversarial(case):
         return _no_better_than_chance(case, tuple(first.values()), found)
-    if isinstance(case.build(), adaption.BatchSpectralPenalizationLoss):
-        energy = torch.linalg.svdvals(args["source_features"].double()).square()
-        close(found.value, 2 * energy[: setting(case, "num_singular_values")].sum())
-        return "2 Σ σ²"
-    return FINITE
+    if (limit := EQUAL.get(type(case.build()).__name__)) is None:
+        return FINITE
+    text, value = limit(case, args)
+    close(found.value, value)
+    return text
 
 
+def _twice_the_energy(case: Case, batch: dict[str, Any]) -> tuple[str, float]:
+    energy = torch.linalg.svdvals(batch["source_features"].double()).square()
+    return "2 Σ σ²", 2 * float(energy[: setting(case, "num_singular_values")].sum())
+
+
+EQUAL: dict[str, Callable[[Case, dict[str, Any]], tuple[str, float]]] = {
+    "BatchSpectralPenalizationLoss": _twice_the_energy,
+    "DomainAccuracy": lambda *_: ("0.5", 0.5),
+    "ProxyADistance": lambda *_: ("0", 0.0),
+}
 TWINS = {"predictions2": "predictions1", "teacher": "student", "output_adv": "output"}
 
 
@@ -340,7 +353,7 @@ def tiny(case: Case) -> str:
             return FINITE  # a theta with a bias sees the tiny layer as constant
         close(found.value, outcome(case, of_norm(case, batch, 1.0)).value, 1e-4)
         return "as at norm 1"
-    if isinstance(case.build(), adaption.EnsembleAgreement):  # it sees which entry is the largest, and no more
+    if isinstance(case.build(), (adaption.EnsembleAgreement, adaption.DomainAccuracy)):  # it sees no sizes
         close(found.value, outcome(case, batch).value)
         return "unchanged"
     close(found.value, outcome(case, where_looked_at(case, torch.zeros_like, batch)).value)
@@ -512,16 +525,26 @@ def _one_class(case: Case, batch: Batch) -> str:
     return "1" if agreement else "log(n - 1)"
 
 
+def _one_domain(case: Case, batch: Batch) -> str:
+    """All samples are taken for the target beyond doubt, then all for the right domain."""
+    accuracy = type(case.build()) is adaption.DomainAccuracy
+    close(outcome(case, batch).value, 0.5 if accuracy else 0.0)
+    close(outcome(case, (-batch[0], batch[1])).value, 1.0 if accuracy else 2.0)
+    return "0.5 or 1" if accuracy else "0 or 2"
+
+
 LARGE: dict[str, Callable[[Case, Batch], str]] = {
     "AdversarialDiscriminativeLoss": _cross_entropy,
     "ClassWeightModule": _certain_classes,
     "ClassificationMarginDisparityDiscrepancy": _contradicting_heads,
+    "DomainAccuracy": _one_domain,
     "DomainAdversarialEntropyLoss": _entropies,
     "EnsembleAgreement": _one_class,
     "EntropyMinimizationLoss": _collapsed("0", lambda _: 0.0),
     "InformationMaximizationLoss": _collapsed("0", lambda _: 0.0),
     "MinimumClassConfusionLoss": _collapsed("1 - 1/c", lambda _: 1 - 1 / WIDTH),
     "NuclearNormMaximizationLoss": _collapsed("-1/√c", lambda _: -(WIDTH**-0.5)),
+    "ProxyADistance": _one_domain,
     "PseudoLabelLoss": _collapsed("0", lambda _: 0.0),
     "RegressionDisparity": _sure_heatmaps,
     "SoftNeighborhoodDensity": _one_class,

@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from adaption._metric import AdditiveMetric
 
 ROOT = Path(__file__).parents[2]
-SCORES = {path.stem for path in (ROOT / "adaption" / "selection").glob("*.py")}  # nobody trains by them
+SCORES = {path.stem for room in ("selection", "distance") for path in (ROOT / "adaption" / room).glob("*.py")}
 METHODS = sorted(page for page in (ROOT / "docs" / "methods").glob("*.md") if page.stem not in SCORES)
 
 

@@ -48,6 +48,10 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "adversarial/advent.py": (("adversarial/test_advent.py",), "ADVENT or DomainAdversarialEntropy or entropy_map"),
     "adversarial/cdan.py": (("adversarial/test_cdan.py",), "CDAN or ConditionalDomain or conditional_domain"),
     "adversarial/dann.py": (("adversarial/test_dann.py",), "DANN or DomainAdversarialLoss or domain_adversarial"),
+    "distance/domain_accuracy.py": (
+        ("distance/test_domain_accuracy.py",),
+        "accuracy or DomainAcc or A-distance or ProxyA",
+    ),
     "ensemble/class_balance.py": (("ensemble/test_class_balance.py",), "balance"),
     "ensemble/consistency.py": (("ensemble/test_consistency.py",), "onsistency"),
     "features/bsp.py": (("features/test_bsp.py",), "BSP or spectral"),

@@ -1,0 +1,1 @@
+"""How far apart two domains are, and how sure that is."""

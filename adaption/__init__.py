@@ -10,6 +10,7 @@ from adaption.adversarial.advent import DomainAdversarialEntropyLoss
 from adaption.adversarial.cdan import ConditionalDomainAdversarialLoss
 from adaption.adversarial.dann import DomainAdversarialLoss
 from adaption.distance.domain_accuracy import DomainAccuracy, ProxyADistance
+from adaption.distance.mmd_test import MaximumMeanDiscrepancyTest
 from adaption.ensemble.class_balance import ClassBalanceLoss
 from adaption.ensemble.consistency import ConsistencyLoss, L2ConsistencyLoss
 from adaption.features.bsp import BatchSpectralPenalizationLoss
@@ -61,6 +62,7 @@ __all__ = [
     "MarginDisparityDiscrepancy",
     "MarginalEntropyLoss",
     "MaximumMeanDiscrepancyLoss",
+    "MaximumMeanDiscrepancyTest",
     "MinimumClassConfusionLoss",
     "NuclearNormMaximizationLoss",
     "ProxyADistance",

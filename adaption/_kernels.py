@@ -61,6 +61,48 @@ def quadratic_form(
     return _quadratic_form([weights, *layers], [*num_kernels, *map(_code, bandwidths)])
 
 
+def off_diagonal_sums(
+    features: Tensor, columns: Tensor, num_kernels: int, bandwidth: Bandwidth, *, labelings: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over the kernel matrix `K` of the rows of `features` without its diagonal, from one pass over the tiles.
+
+    A constant is taken off all entries beside the diagonal, so that they lie around 0 and little is lost to rounding:
+    only what does not change with it can be made of these sums.
+
+    Args:
+        features: shape ``(N, d)``.
+        columns: shape ``(N, r)``.
+        num_kernels: number of Gaussians.
+        bandwidth: ``"median"`` or ``"mean"`` of the off-diagonal squared distances, or their place in numbers.
+        labelings: shape ``(N, P)``, boolean.
+
+    Returns:
+        ``K columns``, the sum of the squares of `K`, and ``u' K u`` of each labeling, in float64.
+    """
+    factor = Distances(features, bandwidth, narrowest=2.0 ** (num_kernels // 2 - num_kernels + 1))
+    dtype = factor.rows.dtype
+    product = _Product(columns.to(dtype), 1 / num_kernels)
+    squares, forms = torch.zeros((2, 1), dtype=torch.float64, device=features.device)
+    level: Tensor | float = 0.0
+    for number, (rows, others) in enumerate(factor.tiles):
+        kernel = _gaussians(
+            factor, (rows, others), 2.0 ** -(num_kernels // 2) / factor.bandwidth, num_kernels, differentiate=False
+        )[0]
+        if number == 0:
+            size = len(kernel)
+            level = kernel.fill_diagonal_(0).sum() / (size * size - size)
+        kernel -= level
+        if rows == others:
+            kernel.fill_diagonal_(0)
+        product.add(kernel, rows, others)
+        times = 1 if rows == others else 2  # the tile below the diagonal is this one turned over
+        squares = squares + times * torch.dot(kernel.flatten(), kernel.flatten())
+        if labelings is not None:
+            mixed = torch.mm(kernel, part(labelings, others).to(dtype))
+            forms = forms + times * mixed.mul_(part(labelings, rows)).sum(0, dtype=torch.float64)
+    return product.total.double(), squares[0] / num_kernels**2, forms / num_kernels
+
+
 def pairwise_bandwidth(features: Tensor, bandwidth: Bandwidth) -> Tensor:
     """The bandwidth that `bandwidth` names for the rows of `features`."""
     return _pairwise_bandwidth([features], [_code(bandwidth)])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +21,18 @@ from adaption._distributed import SyncedMetric
 from adaption._modes import AS_IS, outside_modes, unwrapped, way_out
 from adaption._precision import tensors_in
 from adaption._signature import LikeUpdate, like_update, named
-from adaption._states import sum_dtype
+from adaption._states import Value, each, sum_dtype
 from adaption._unmoved import Held, hold, put_back, recomputing
 
 # tensors, or Python numbers where the shapes alone tell the statistic
 Statistics = tuple[Any, ...]
 
+V = TypeVar("V", bound=Value)
+
 _NAN_STRATEGIES = ("disable", "error", "warn", "ignore")
 
 
-def _forward(self: AdditiveMetric, *args: Any, **kwargs: Any) -> Tensor:
+def _forward(self: AdditiveMetric, *args: Any, **kwargs: Any) -> Value:
     """Return the loss of this batch, with gradient, and add the batch to the epoch.
 
     torchmetrics' own `forward` resets the states and lets `update` fill them anew. An error on the way loses the
@@ -38,7 +40,7 @@ def _forward(self: AdditiveMetric, *args: Any, **kwargs: Any) -> Tensor:
     value is kept with its graph, which cannot be copied. None of it is needed here: `tests/test_upstream.py` holds
     both to the same laws.
     """
-    return cast("Tensor", self._guarded(self._step, args, kwargs))
+    return cast("Value", self._guarded(self._step, args, kwargs))
 
 
 class AdditiveMetric(SyncedMetric, ABC):
@@ -47,7 +49,8 @@ class AdditiveMetric(SyncedMetric, ABC):
     A subclass names its states in its constructor with `_keep_sums`, `_keep_vectors` and `_keep_samples`, and writes
     three methods: the pure `_statistics` of a batch, in the order of the states; the pure `_value` of statistics; and
     `update` with an explicit signature, which is ``self._accumulate(self._statistics(...))``. Each constructor argument
-    is kept in an attribute of its own name.
+    is kept in an attribute of its own name. One whose value is a dict of scalars names them in `_scalars`; whether a
+    batch is finite is asked of the first.
 
     Args:
         nan_strategy: what to do with a batch whose value is not finite. ``"disable"``: nothing, the epoch value becomes
@@ -63,6 +66,7 @@ class AdditiveMetric(SyncedMetric, ABC):
     full_state_update = False
     _held: Held = []  # noqa: RUF012 - replaced, never changed
     _known_shapes: list[torch.Size] | None = None
+    _scalars: tuple[str, ...] = ()
 
     forward: LikeUpdate
     __call__: LikeUpdate  # to a type checker, calling a Module gives Any
@@ -103,10 +107,10 @@ class AdditiveMetric(SyncedMetric, ABC):
         """Check a batch and return its statistics, with gradient and without a side effect on the metric."""
 
     @abstractmethod
-    def _value(self, *statistics: Any) -> Tensor:
+    def _value(self, *statistics: Any) -> Value:
         """Return the loss of statistics, of a batch or of an epoch."""
 
-    def _batch_value(self, *statistics: Any) -> Tensor:
+    def _batch_value(self, *statistics: Any) -> Value:
         """Return the loss of the statistics of a batch, with gradient.
 
         A loss that has a better formula for a batch than for sums lets `_statistics` return what that needs after the
@@ -114,7 +118,7 @@ class AdditiveMetric(SyncedMetric, ABC):
         """
         return self._value(*statistics)
 
-    def _step(self, *args: Any, **kwargs: Any) -> Tensor:
+    def _step(self, *args: Any, **kwargs: Any) -> Value:
         statistics = self._statistics(*args, **kwargs)
         value = self._batch_value(*statistics)
         self._accumulate(statistics, value)
@@ -148,11 +152,12 @@ class AdditiveMetric(SyncedMetric, ABC):
         """Return the loss over everything seen since the last `reset`, over all ranks; NaN before the first batch."""
         states = [getattr(self, name) for name in self._statistic_names]
         if any(isinstance(state, list) and not state for state in states):
-            return torch.full((), torch.nan, dtype=sum_dtype(self.device), device=self.device)
+            nothing = torch.full((), torch.nan, dtype=sum_dtype(self.device), device=self.device)
+            return cast("Tensor", dict.fromkeys(self._scalars, nothing) if self._scalars else nothing)
         value = self._value(*(torch.cat(state) if isinstance(state, list) else state for state in states))
-        return value.to(sum_dtype(value.device))
+        return cast("Tensor", each(lambda part: part.to(sum_dtype(part.device)), value))
 
-    def _accumulate(self, statistics: Statistics, value: Tensor | None = None) -> None:
+    def _accumulate(self, statistics: Statistics, value: Value | None = None) -> None:
         """Add a batch to the states, once, and keep its value: the last step of every call."""
         if recomputing():
             return
@@ -164,12 +169,12 @@ class AdditiveMetric(SyncedMetric, ABC):
                 add = torch.compiler.disable(add)
         add(statistics, value)
 
-    def _add(self, statistics: Statistics, value: Tensor | None) -> None:
+    def _add(self, statistics: Statistics, value: Value | None) -> None:
         """Change the states. The only place of a step that does."""
         way = way_out()
         if way is not None:
             statistics = tuple(unwrapped(type(self).__name__, statistic) for statistic in statistics)
-            value = unwrapped(type(self).__name__, value)
+            value = None if value is None else each(lambda part: unwrapped(type(self).__name__, part), value)
         if self.num_ignored.is_meta:
             self._materialise(next(part.device for part in statistics if isinstance(part, Tensor)))
         states = self.__dict__  # past Module.__setattr__, which costs as much as an addition
@@ -192,7 +197,7 @@ class AdditiveMetric(SyncedMetric, ABC):
                         # a scalar takes the precision of the state, but a vector would take its own
                         changed[name] = state + (statistic.to(state.dtype) if statistic.ndim else statistic)
             if value is not None:
-                changed["_forward_cache"] = value.clone()  # of its own memory, and without its graph
+                changed["_forward_cache"] = each(torch.clone, value)  # of its own memory, and without its graph
         states.update(changed)
         for kept, sample in samples:
             kept.append(sample)
@@ -218,10 +223,10 @@ class AdditiveMetric(SyncedMetric, ABC):
             raise ValueError(msg)
         return statistic.to("cpu", copy=True) if self.compute_on_cpu else statistic.clone()
 
-    def _left_out(self, statistics: Statistics, value: Tensor | None) -> bool:
+    def _left_out(self, statistics: Statistics, value: Value | None) -> bool:
         """Whether `nan_strategy` keeps this batch out of the epoch."""
         value = self._batch_value(*statistics) if value is None else value
-        if bool(torch.isfinite(value).all()):
+        if bool(torch.isfinite(value[self._scalars[0]] if isinstance(value, dict) else value).all()):
             return False
         msg = f"the value of this batch is not finite in {type(self).__name__}"
         if self.nan_strategy == "error":
@@ -260,13 +265,13 @@ class AdditiveMetric(SyncedMetric, ABC):
 
         return wrapped
 
-    def _of_all_ranks(self, value: Callable[[], Tensor]) -> Tensor:
+    def _of_all_ranks(self, value: Callable[[], V]) -> V:
         """Return what `value` makes of the states of all ranks."""
         context = self.sync_context(
             dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync
         )
         with outside_modes(), torch.no_grad(), context:
-            return value().clone()
+            return each(torch.clone, value())
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
         """Plot one value or several, by default the epoch value so far; see :meth:`torchmetrics.Metric.plot`."""

@@ -6,26 +6,28 @@ import functools
 import inspect
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any, ParamSpec, Protocol, overload
+from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
 import torch
-from torch import Tensor
 
 P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
 
 
-class _Updating(Protocol[P]):
+class _Metric(Protocol[P, R_co]):
     @property
     def update(self) -> Callable[P, None]: ...
+    @property
+    def compute(self) -> Callable[[], R_co]: ...
 
 
 class LikeUpdate(Protocol):
-    """To a type checker, the type of a call that takes what `update` takes and returns a tensor."""
+    """To a type checker, the type of a call that takes what `update` takes and returns what `compute` returns."""
 
     @overload
-    def __get__(self, metric: None, owner: type) -> Callable[..., Tensor]: ...
+    def __get__(self, metric: None, owner: type) -> Callable[..., Any]: ...
     @overload
-    def __get__(self, metric: _Updating[P], owner: type) -> Callable[P, Tensor]: ...
+    def __get__(self, metric: _Metric[P, R_co], owner: type) -> Callable[P, R_co]: ...
     def __get__(self, metric: Any, owner: type) -> Any: ...
 
 
@@ -45,8 +47,9 @@ def named(function: Callable[..., Any], owner: type, name: str) -> Any:
     return copied
 
 
-def like_update(forward: Callable[..., Tensor], owner: type[Any]) -> Any:
-    """`forward` of a class of metrics, with the signature of its `update`."""
+def like_update(forward: Callable[..., Any], owner: type[Any]) -> Any:
+    """`forward` of a class of metrics, with the arguments of its `update` and the result of its `compute`."""
     mine = named(forward, owner, "forward")
-    mine.__signature__ = inspect.signature(owner.update).replace(return_annotation="Tensor")
+    result = inspect.signature(owner.compute).return_annotation
+    mine.__signature__ = inspect.signature(owner.update).replace(return_annotation=result)
     return torch.jit.unused(mine)  # as torchmetrics' own is

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable, KeysView
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from adaption import _checks, _settings
 from adaption._modes import outside_modes
 
 State = Tensor | list[Tensor]
+Value = Tensor | dict[str, Tensor]
+V = TypeVar("V", bound=Value)
 
 # those who copy a metric for its states, and get its networks with them
 _COPYING = {
@@ -178,9 +180,8 @@ class StatefulMetric(Metric):
                 if not (self.compute_on_cpu and isinstance(default, list)):
                     setattr(self, name, _moved(fn, getattr(self, name), probe.device))
             self._dtype = probe.dtype
-            caches = {name: getattr(self, name) for name in ("_computed", "_forward_cache")}
-            for name, cache in caches.items():
-                setattr(self, name, None if cache is None or cache.is_meta else _moved(fn, cache, probe.device))
+            for name in ("_computed", "_forward_cache"):
+                setattr(self, name, _moved_value(fn, getattr(self, name), probe.device))
         return self
 
     def _begin_on(self, device: torch.device) -> None:
@@ -310,6 +311,13 @@ class _OwnKeys(KeysView[str]):
     __hash__ = KeysView.__hash__
 
 
+def each(function: Callable[[Tensor], Tensor], value: V) -> V:
+    """`function` of a value, or of each of its scalars."""
+    if isinstance(value, dict):
+        return cast("V", {name: function(scalar) for name, scalar in value.items()})
+    return cast("V", function(cast("Tensor", value)))
+
+
 def sum_dtype(device: torch.device) -> torch.dtype:
     """The precision of sums."""
     return torch.float32 if device.type == "mps" else torch.float64
@@ -352,6 +360,14 @@ def _moved(fn: Callable[[Tensor], Tensor], state: Any, device: torch.device) -> 
         return torch.zeros_like(state, device=device)
     moved = fn(state)
     return moved if moved.dtype == state.dtype else state.to(moved.device)
+
+
+def _moved_value(fn: Callable[[Tensor], Tensor], value: Value | None, device: torch.device) -> Value | None:
+    """`fn` applied to a value that was kept; None if it had no memory."""
+    scalars = list(value.values()) if isinstance(value, dict) else [value]
+    if value is None or any(scalar is None or scalar.is_meta for scalar in scalars):
+        return None
+    return each(lambda scalar: cast("Tensor", _moved(fn, scalar, device)), value)
 
 
 def _copier() -> str | None:

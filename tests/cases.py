@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from formulas import FORMULAS
+from formulas import FORMULAS, evidence
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
@@ -34,13 +34,14 @@ class Case:
         looked_at: positions of the arguments that the value has a gradient for.
         paired: whether the mathematics needs `n = m`.
         epoch: how batch values make up the epoch value: ``"samples"`` (exact over all samples), ``"n+m"`` (batch values
-            weighted by samples), ``"batches"`` (mean of batch values), ``"cat"`` (all values).
+            weighted by samples), ``"batches"`` (mean of batch values), ``"cat"`` (all values), ``"evidence"`` (the test
+            of many batches).
     """
 
     name: str
     build: Callable[[], AdditiveMetric]
     batch: Callable[[int, int], tuple[Any, ...]]
-    function: Callable[..., Tensor]
+    function: Callable[..., Any]
     looked_at: tuple[int, ...] = (0, 1)
     paired: bool = False
     epoch: str = "samples"
@@ -561,7 +562,7 @@ CASES = [
 ]
 
 
-def _formula(metric: Any, *batch: Any) -> Tensor:
+def _formula(metric: Any, *batch: Any) -> Any:
     """Of a score: there is no public function beside it."""
     return FORMULAS[type(metric).__name__](metric, *batch)
 
@@ -575,6 +576,13 @@ SCORES = [
     Case("SND", lambda: adaption.SoftNeighborhoodDensity(0.1), logits, _formula, (0,)),
     Case("domain accuracy", adaption.DomainAccuracy, two_domain_logits, _formula),
     Case("proxy A-distance", adaption.ProxyADistance, two_domain_logits, _formula),
+    Case("two-sample test", adaption.MaximumMeanDiscrepancyTest, features, _formula, epoch="evidence"),
+    Case(
+        "two-sample test pooled",
+        lambda: adaption.MaximumMeanDiscrepancyTest(3, pooled=True, num_permutations=19),
+        features,
+        _formula,
+    ),
 ]
 
 EVERY_METRIC = [*CASES, *SCORES]
@@ -584,6 +592,8 @@ def tree_map(function: Callable[[Tensor], Tensor], batch: Any) -> Any:
     """`function` of every tensor of a batch."""
     if isinstance(batch, Tensor):
         return function(batch)
+    if isinstance(batch, dict):
+        return {name: tree_map(function, item) for name, item in batch.items()}
     return type(batch)(tree_map(function, item) for item in batch) if isinstance(batch, (list, tuple)) else batch
 
 
@@ -591,6 +601,24 @@ def tensors(batch: Any) -> list[Tensor]:
     found: list[Tensor] = []
     tree_map(lambda tensor: found.append(tensor) or tensor, batch)  # type: ignore[func-returns-value]
     return found
+
+
+def flat(value: Any) -> Tensor:
+    """A value as one tensor: the scalars of a dict side by side."""
+    return torch.stack(list(value.values())) if isinstance(value, dict) else value
+
+
+def in_any_order(case: Case, value: Any) -> Tensor:
+    """What does not depend on the order of the samples: class weights as they are, losses of single samples sorted.
+
+    A pooled test draws its labelings by the position of the samples.
+    """
+    if isinstance(value, dict):
+        return flat(
+            {name: part for name, part in value.items() if not (case.name.endswith("pooled") and name == "p_value")}
+        )
+    tensor: Tensor = value
+    return tensor if case.name == "PADA" else tensor.flatten().sort().values
 
 
 def cast(batch: Any, dtype: torch.dtype) -> Any:
@@ -633,10 +661,13 @@ def elsewhere(tensor: Tensor) -> Tensor:
         return torch.zeros(tensor.shape, device="cuda")
 
 
-def epoch_value(case: Case, metric: AdditiveMetric, batches: list[tuple[Any, ...]]) -> Tensor:
+def epoch_value(case: Case, metric: AdditiveMetric, batches: list[tuple[Any, ...]]) -> Any:
     """The epoch value of batches by the public function alone, as `case.epoch` has it."""
+    if case.epoch == "evidence":
+        return evidence(metric, batches)
     if case.epoch == "samples":
-        return case.function(metric, *(joined(parts) for parts in zip(*batches, strict=True))).detach()
+        with torch.no_grad():
+            return case.function(metric, *(joined(parts) for parts in zip(*batches, strict=True)))
     values = [case.function(metric, *batch).detach() for batch in batches]
     if case.epoch == "cat":
         return torch.cat(values)

@@ -7,12 +7,16 @@ formula takes the metric and the arguments of `update`; where there is a gradien
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from scipy import stats
 from torch import Tensor
 
+SCALARS = ("mmd", "z", "p_value", "low", "high")
 Turn = Callable[[Tensor], Tensor]
 
 
@@ -370,7 +374,84 @@ def proxy_a_distance(metric: Any, source: Tensor, target: Tensor) -> Tensor:
     return 2 * (1 - 2 * (1 - domain_accuracy(metric, source, target)))
 
 
-FORMULAS: dict[str, Callable[..., Tensor]] = {
+def unbiased_over_labelings(kernel: Tensor, n: int, labelings: Tensor) -> Tensor:
+    """The unbiased estimate of each labeling, a row of which is 1 for the source and 0 for the target."""
+    m = len(kernel) - n
+    u, w = labelings.to(kernel.dtype), 1 - labelings.to(kernel.dtype)
+    apart = kernel - torch.diag(kernel.diagonal())
+    source, target, across = ((a @ apart * b).sum(1) for a, b in ((u, u), (w, w), (u, w)))
+    return source / (n * (n - 1)) + target / (m * (m - 1)) - 2 * across / (n * m)
+
+
+def variance_over_labelings(kernel: Tensor, n: int) -> Tensor:
+    """E v^2 for labels without replacement, from all patterns that the labels of two, three and four samples make."""
+    m = len(kernel) - n
+    weight = {"xx": 1 / (n * (n - 1)), "yy": 1 / (m * (m - 1)), "xy": -1 / (n * m), "yx": -1 / (n * m)}
+
+    def falling(number: int, times: int) -> int:
+        return math.prod(number - i for i in range(times))
+
+    def mean(samples: int, left: tuple[int, int], right: tuple[int, int]) -> float:
+        return math.fsum(
+            falling(n, label.count("x"))
+            * falling(m, label.count("y"))
+            / falling(n + m, samples)
+            * math.prod(weight[label[i] + label[j]] for i, j in (left, right))
+            for label in map("".join, itertools.product("xy", repeat=samples))
+        )
+
+    apart = kernel - torch.diag(kernel.diagonal())
+    sums = apart.sum(1)
+    total, squares, of_sums = sums.sum(), apart.square().sum(), sums.square().sum()
+    return (
+        2 * squares * mean(2, (0, 1), (0, 1))
+        + 4 * (of_sums - squares) * mean(3, (0, 1), (0, 2))
+        + (total.square() - 4 * of_sums + 2 * squares) * mean(4, (0, 1), (2, 3))
+    )
+
+
+def _kernel_of(metric: Any, source: Tensor, target: Tensor) -> Tensor:
+    distances = squared_distances(torch.cat([source, target]).double())
+    above = distances[torch.triu(torch.ones_like(distances), 1) > 0]
+    return gaussians(distances, bandwidth_of(above, metric.bandwidth), metric.num_kernels)
+
+
+def evidence(metric: Any, batches: Sequence[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """The test of many batches: weighted mean, z-score, normal p-value, Student's interval."""
+    kernels = [_kernel_of(metric, *batch) for batch in batches]
+    own = [torch.arange(len(kernel)) < len(source) for kernel, (source, _) in zip(kernels, batches, strict=True)]
+    values = torch.cat([unbiased_over_labelings(k, int(u.sum()), u[None]) for k, u in zip(kernels, own, strict=True)])
+    variances = torch.stack([variance_over_labelings(k, int(u.sum())) for k, u in zip(kernels, own, strict=True)])
+    sizes = torch.tensor([len(kernel) for kernel in kernels], dtype=torch.float64)
+    mmd = (sizes * values).sum() / sizes.sum()
+    z = (sizes * values).sum() / (sizes.square() * variances).sum().sqrt()
+    number = len(batches)
+    spread = (sizes.square() * (values - mmd).square()).sum() / sizes.sum().square() * number / max(number - 1, 1)
+    reach = stats.t.ppf((1 + metric.confidence) / 2, number - 1) * spread.sqrt() if number > 1 else math.inf
+    return dict(zip(SCALARS, (mmd, z, 1 - torch.special.ndtr(z), mmd - reach, mmd + reach), strict=True))
+
+
+def mmd_test(metric: Any, source: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Of one batch, or of all samples at once, by random labelings from the seed 0."""
+    if not metric.pooled:
+        return evidence(metric, [(source, target)])
+    n, m, draw = len(source), len(target), torch.Generator().manual_seed(0)
+    kernel = _kernel_of(metric, source, target)
+    random = [torch.randperm(n + m, generator=draw) for _ in range(metric.num_permutations)]
+    labelings = torch.stack(
+        [torch.arange(n + m) < n, *(torch.zeros(n + m).index_fill(0, p[:n], 1) > 0 for p in random)]
+    )
+    values = unbiased_over_labelings(kernel, n, labelings)
+    p = (1 + (values[1:] >= values[0] - 1e-5 * values.std()).sum()) / (1 + metric.num_permutations)
+    a = [(kernel[i, :n].sum() - 1) / (n - 1) - kernel[i, n:].mean() for i in range(n)]
+    b = [(kernel[j, n:].sum() - 1) / (m - 1) - kernel[j, :n].mean() for j in range(n, n + m)]
+    error = (4 * (torch.stack(a).var() / n + torch.stack(b).var() / m)).sqrt()
+    reach = stats.norm.ppf((1 + metric.confidence) / 2) * error
+    z = values[0] / variance_over_labelings(kernel, n).sqrt()
+    return dict(zip(SCALARS, (values[0], z, p.double(), values[0] - reach, values[0] + reach), strict=True))
+
+
+FORMULAS: dict[str, Callable[..., Any]] = {
     "MaximumMeanDiscrepancyLoss": mmd,
     "JointMaximumMeanDiscrepancyLoss": jmmd,
     "BatchSpectralPenalizationLoss": bsp,
@@ -399,5 +480,6 @@ FORMULAS: dict[str, Callable[..., Tensor]] = {
     "EnsembleAgreement": agreement,
     "SoftNeighborhoodDensity": neighborhood_density,
     "DomainAccuracy": domain_accuracy,
+    "MaximumMeanDiscrepancyTest": mmd_test,
     "ProxyADistance": proxy_a_distance,
 }

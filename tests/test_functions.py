@@ -99,7 +99,8 @@ def test_functional_gradient_is_that_of_autograd(case: Case) -> None:
 
     def function(*moved: Tensor) -> Tensor:
         remaining = iter(moved)
-        return case.function(metric, *where_looked_at(case, lambda _: next(remaining), batch)).sum()
+        value: Tensor = case.function(metric, *where_looked_at(case, lambda _: next(remaining), batch))
+        return value.sum()
 
     detached = [leaf.detach() for leaf in leaves]
     gradients = torch.func.grad(function, argnums=tuple(range(len(leaves))))(*detached)
@@ -116,6 +117,7 @@ def test_function_has_the_gradient_of_its_value(case: Case) -> None:
 
     def function(*moved: Tensor) -> Tensor:
         remaining = iter(moved)
-        return case.function(metric, *where_looked_at(case, lambda _: next(remaining), batch))
+        value: Tensor = case.function(metric, *where_looked_at(case, lambda _: next(remaining), batch))
+        return value
 
     assert torch.autograd.gradcheck(function, leaves)

@@ -11,7 +11,19 @@ from typing import Any
 import matplotlib as mpl
 import pytest
 import torch
-from cases import CASES, CLASSES, EVERY_METRIC, SCORES, WIDTH, Case, cast, features, tree_map, with_gradient
+from cases import (
+    CASES,
+    CLASSES,
+    EVERY_METRIC,
+    SCORES,
+    WIDTH,
+    Case,
+    cast,
+    features,
+    in_any_order,
+    tree_map,
+    with_gradient,
+)
 from torch import Tensor
 from torchmetrics import MetricCollection, MetricTracker
 from torchmetrics.wrappers import (
@@ -62,10 +74,12 @@ def test_running_is_the_value_of_the_last_batches(case: Case) -> None:
         (running if step % 2 else running.update)(*batch)
         value = running.compute()
         expected = epoch(case, seen[:step][-3:])
-        torch.testing.assert_close(value.flatten().sort().values, expected.flatten().sort().values)
+        torch.testing.assert_close(in_any_order(case, value), in_any_order(case, expected))
 
 
-@pytest.mark.parametrize("case", SCORES, ids=str)
+@pytest.mark.parametrize(
+    "case", [case for case in SCORES if case.epoch == "samples" and "two-sample" not in case.name], ids=str
+)
 def test_a_tracker_knows_which_value_of_a_score_is_the_best(case: Case) -> None:
     seen = batches(case)
     values = torch.stack([epoch(case, [batch]) for batch in seen])

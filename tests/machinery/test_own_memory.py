@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, EVERY_METRIC, Case, tensors, tree_map
+from cases import CASES, EVERY_METRIC, Case, flat, tensors, tree_map
 from torch import Tensor
 
 from adaption._metric import AdditiveMetric
@@ -50,8 +50,8 @@ def test_nothing_kept_is_shared(
         metric.update(*batches[1])
         mine = storages(kept(metric))
         assert not mine & (storages(batches) | storages(value))
-        before = copy.deepcopy(metric.metric_state), metric._forward_cache.clone()
-        for tensor in (value, *tensors(batches)):
+        before = copy.deepcopy(metric.metric_state), copy.deepcopy(metric._forward_cache)
+        for tensor in tensors([value, *batches]):
             tensor.detach().zero_()
         torch.testing.assert_close((metric.metric_state, metric._forward_cache), before, rtol=0, atol=0)
 
@@ -76,7 +76,7 @@ def test_nothing_kept_belongs_to_inference_mode(case: Case) -> None:
     for one in (metric, other, last):
         assert not any(tensor.is_inference() for tensor in kept(one))
     network = torch.ones((), requires_grad=True)
-    (metric.compute() * network).sum().backward()
+    (flat(metric.compute()) * network).sum().backward()
     assert network.grad is not None
 
 
@@ -89,7 +89,7 @@ def test_nothing_kept_belongs_to_a_transform(case: Case, transform: str) -> None
     position = names[0] if names else case.looked_at[0]
 
     def value(item: Any) -> Tensor:
-        return metric(*batch[:position], item, *batch[position + 1 :]).sum()
+        return flat(metric(*batch[:position], item, *batch[position + 1 :])).sum()
 
     item = batch[position]
     if transform == "grad":

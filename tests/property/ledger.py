@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from cases import Case, cast, epoch_value, with_nan
-from torch import Tensor
+from cases import Case, cast, epoch_value, flat, tensors, with_nan
 
 from adaption._metric import AdditiveMetric
 
@@ -23,14 +22,14 @@ class Batches:
         self.case = case
         good = [cast(case.batch(n, n if case.paired else m), torch.float64) for n, m in SIZES]
         self.every: list[tuple[Any, ...]] = [*good, with_nan(case, good[0])]
-        self._values: dict[tuple[int, ...], Tensor] = {}
+        self._values: dict[tuple[int, ...], Any] = {}
 
     def metric(self, nan_strategy: str = "disable") -> AdditiveMetric:
         metric = self.case.build().double()
         metric.nan_strategy = nan_strategy
         return metric
 
-    def value(self, *numbers: int) -> Tensor:
+    def value(self, *numbers: int) -> Any:
         if not numbers:
             return torch.full((), torch.nan, dtype=torch.float64)
         if numbers not in self._values:
@@ -72,6 +71,6 @@ class Entry:
 def assert_epoch(entry: Entry, batches: Batches) -> None:
     """The metric computes what the entry says; the order of the batches makes no difference but to the last digits."""
     value = entry.metric.compute()
-    assert value.dtype == torch.float64
-    assert value.is_inference() is False
+    assert flat(value).dtype == torch.float64
+    assert not any(scalar.is_inference() for scalar in tensors(value))
     torch.testing.assert_close(value, batches.value(*entry.counted), rtol=1e-9, atol=1e-12, equal_nan=True)

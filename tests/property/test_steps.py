@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import EVERY_METRIC, Case, looked_at, tensors, tree_map, with_gradient
+from cases import EVERY_METRIC, Case, flat, looked_at, tensors, tree_map, with_gradient
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -66,9 +66,9 @@ class Steps(RuleBasedStateMachine):
     def forward(self, entry: Entry, number: int, backward: bool) -> None:
         batch = with_gradient(self.batches.case, self.batches.every[number])
         with self.as_the_strategy_has_it(entry, number):
-            value = entry.metric(*batch)
+            value = flat(entry.metric(*batch))
             assert value.requires_grad == entry.metric.is_differentiable
-            torch.testing.assert_close(value.detach(), self.batches.value(number), equal_nan=True)
+            torch.testing.assert_close(value.detach(), flat(self.batches.value(number)), equal_nan=True)
             if backward and value.requires_grad:
                 value.sum().backward()
                 assert all(tensor.grad is not None for tensor in looked_at(self.batches.case, batch))
@@ -77,7 +77,7 @@ class Steps(RuleBasedStateMachine):
     def forward_without_gradient(self, entry: Entry, number: int, mode: Any) -> None:
         batch = with_gradient(self.batches.case, self.batches.every[number])
         with self.as_the_strategy_has_it(entry, number), mode():
-            assert not entry.metric(*batch).requires_grad
+            assert not flat(entry.metric(*batch)).requires_grad
 
     @contextlib.contextmanager
     def as_the_strategy_has_it(self, entry: Entry, number: int) -> Any:
@@ -102,9 +102,9 @@ class Steps(RuleBasedStateMachine):
     def compute(self, entry: Entry) -> None:
         if not entry.calls:
             with pytest.warns(UserWarning, match="was called before"):
-                assert entry.metric.compute().isnan().all()
+                assert flat(entry.metric.compute()).isnan().all()
         elif not entry.counted:
-            assert entry.metric.compute().isnan().all()
+            assert flat(entry.metric.compute()).isnan().all()
         else:
             assert_epoch(entry, self.batches)
 
@@ -183,7 +183,7 @@ class Steps(RuleBasedStateMachine):
 # sums, weighted sums, sums that grow with the first batch, batch values, samples, modules inside
 SEVERAL = (
     *("MMD", "MMD pooled", "JMMD thetas", "BSP", "DANN", "DANN none", "CDAN+E none", "PADA"),
-    *("MCD marginal entropy", "MDD weighted", "consistency L2 sum", "DEV", "SND"),
+    *("MCD marginal entropy", "MDD weighted", "consistency L2 sum", "DEV", "SND", "two-sample test"),
 )
 thorough = settings.get_current_profile_name() == "thorough"
 

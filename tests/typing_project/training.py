@@ -40,6 +40,13 @@ def losses(source: Tensor, target: Tensor, logits: Tensor) -> list[Tensor]:
     ]
 
 
+def evidence(source: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """A metric whose value is a dict of scalars."""
+    test = adaption.MaximumMeanDiscrepancyTest(pooled=True)
+    assert_type(test(source, target_features=target), dict[str, Tensor])
+    return assert_type(test.compute(), dict[str, Tensor])
+
+
 def train(epochs: int = 1) -> list[float]:
     """Return the domain distance of each epoch."""
     extractor, classifier = nn.Linear(4, FEATURES), nn.Linear(FEATURES, CLASSES)

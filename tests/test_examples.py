@@ -39,11 +39,11 @@ def test_readme_loop(capsys: pytest.CaptureFixture[str]) -> None:
     assert loops
     for block in loops:
         exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - the README is ours
-    assert capsys.readouterr().out.startswith("epoch 0: domain distance 0.")
+    assert capsys.readouterr().out.startswith("epoch 0: MMD 0.")
 
 
 def on_two_processes(script: str, folder: Path) -> list[tuple[str, float]]:
-    """Run a script by torchrun; the epochs that it prints, with their domain distances."""
+    """Run a script by torchrun; the epochs that it prints, with their MMD."""
     (folder / "train.py").write_text(script)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
@@ -54,7 +54,7 @@ def on_two_processes(script: str, folder: Path) -> list[tuple[str, float]]:
         if "terminate called without an active exception" not in done.stderr:
             break
     assert done.returncode == 0, done.stderr
-    lines = re.findall(r"epoch (\d): domain loss .+, domain distance (.+)", done.stdout)
+    lines = re.findall(r"epoch (\d): domain loss .+, MMD (.+)", done.stdout)
     return [(epoch, float(distance)) for epoch, distance in lines]
 
 

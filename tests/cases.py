@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from formulas import FORMULAS, evidence
+from formulas import FORMULAS, evidence, random_features
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
@@ -306,6 +306,14 @@ CASES = [
         epoch="n+m",
     ),
     Case("MMD pooled", lambda: adaption.MaximumMeanDiscrepancyLoss(pooled=True), with_weights, _mmd),
+    Case(
+        "MMD random features",
+        lambda: adaption.MaximumMeanDiscrepancyLoss(
+            2, bandwidth=9.0, pooled="random_features", num_random_features=16, estimator="unbiased"
+        ),
+        features,
+        random_features,
+    ),
     Case("JMMD", adaption.JointMaximumMeanDiscrepancyLoss, layers, _jmmd, epoch="n+m"),
     Case(
         "JMMD thetas",

@@ -81,7 +81,24 @@ def estimate(kernel: Tensor, n: int, weights: Sequence[Tensor | None], estimator
 
 
 def mmd(metric: Any, source: Tensor, target: Tensor, *weights: Tensor) -> Tensor:
+    if isinstance(metric.pooled, str):
+        return random_features(metric, source, target)
     return _kernels(metric, [metric.num_kernels], [metric.bandwidth], [source], [target], weights)
+
+
+def random_features(metric: Any, source: Tensor, target: Tensor) -> Tensor:
+    """Kernels as means over frequencies from the seed 0, of the cosines of the differences of all pairs."""
+    n, number = len(source), metric.num_random_features // 2
+    draw = torch.Generator().manual_seed(0)
+    normal = torch.randn((source.shape[1], number), generator=draw, dtype=torch.float64).to(source)
+    kernel = torch.zeros(())
+    stacked = torch.cat([source, target])
+    for s in range(metric.num_kernels):
+        deviation = (2 * 2.0 ** (s - metric.num_kernels // 2) / metric.bandwidth) ** 0.5
+        columns = normal[:, s :: metric.num_kernels] * deviation
+        phases = (stacked[:, None] - stacked[None]) @ columns
+        kernel = kernel + phases.cos().mean(-1) / metric.num_kernels
+    return estimate(kernel, n, (None, None), metric.estimator)
 
 
 def jmmd(metric: Any, source: list[Tensor], target: list[Tensor], *weights: Tensor) -> Tensor:

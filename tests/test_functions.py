@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from cases import CASES, Case, cast, looked_at, where_looked_at, with_gradient
+from formulas import random_features
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
@@ -15,6 +16,8 @@ from adaption import MaximumMeanDiscrepancyLoss
 from adaption._metric import AdditiveMetric
 
 every_loss = pytest.mark.parametrize("case", CASES, ids=str)
+FUNCTIONS = [case for case in CASES if case.function is not random_features]  # which is a formula of the tests
+every_function = pytest.mark.parametrize("case", FUNCTIONS, ids=str)
 
 
 def assert_same_gradients(case: Case, left: tuple[Any, ...], right: tuple[Any, ...]) -> None:
@@ -32,7 +35,7 @@ def graph_breaks(metric: AdditiveMetric, batch: tuple[Any, ...]) -> int:
     return found
 
 
-@every_loss
+@every_function
 def test_function_compiles_whole_and_once(case: Case) -> None:
     """Once for ten batches of one size, and once more for all other sizes."""
     torch.compiler.reset()  # else the rows count as recompilations of one function
@@ -50,7 +53,7 @@ def test_function_compiles_whole_and_once(case: Case) -> None:
         assert counter.frame_count == (1 if step < 10 else 2)
 
 
-@every_loss
+@every_function
 def test_function_compiles_whole_without_gradients(case: Case) -> None:
     torch.compiler.reset()
     metric, batch = case.build().requires_grad_(requires_grad=False), case.batch(4, 4)

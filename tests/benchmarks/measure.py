@@ -126,6 +126,12 @@ def beside_plain(loss: str, n: int, classes: int) -> float:
     return ratio(*(CONTESTANTS[loss, library](n, classes) for library in ("adaption", "plain autograd")))
 
 
+def without_gradient(metric: Any, mmd: Any) -> float:
+    """`update` of a metric over `forward` of an MMD on the same batch."""
+    source, target = (features.detach() for features in leaves(256, 256))
+    return ratio(lambda: metric.update(source, target), lambda: mmd(source, target))
+
+
 def linear() -> torch.nn.Module:
     return torch.nn.Linear(256, 1)
 
@@ -139,6 +145,16 @@ PROMISES: dict[str, tuple[float, str, Callable[[], float]]] = {
     "MMD, n = m = 2,048: time over the floor, median of 9 pairs": (1.8, "", lambda: against_floor(2048)),
     "MMD, n = m = 6,000: peak memory above inputs and gradients": (200, " MB", lambda: memory_of_a_step(6000)),
     "MMD pooled, 20,000 + 20,000: peak memory above the features": (1000, " MB", lambda: pooled(20_000)),
+    "two-sample test, n = m = 256: `update` over a forward of the unbiased MMD without gradient": (
+        1.3,
+        "",
+        lambda: without_gradient(adaption.MaximumMeanDiscrepancyTest(), MMD(estimator="unbiased")),
+    ),
+    "MMD of 1,024 random features, n = m = 256: `update` over a forward of the MMD without gradient": (
+        1.0,
+        "",
+        lambda: without_gradient(MMD(bandwidth=500.0, pooled="random_features"), MMD()),
+    ),
     "BSP, 256 x 2,048: time over torch.linalg.svdvals": (0.15, "", against_svdvals),
     "MCC, 128 x 31: time over plain autograd": (0.9, "", lambda: beside_plain("MCC", 128, 31)),
     "MCC, 128 x 345: time over plain autograd": (0.3, "", lambda: beside_plain("MCC", 128, 345)),

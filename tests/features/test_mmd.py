@@ -311,7 +311,7 @@ def test_bad_weights() -> None:
         maximum_mean_discrepancy(torch.ones(4, 3, dtype=torch.int64), features)
     with pytest.raises(TypeError, match="`source_features` must be a tensor, but got list"):
         maximum_mean_discrepancy([[1.0]], features)  # type: ignore[arg-type] # the point of the test
-    with pytest.raises(TypeError, match="`pooled` must be True or False"):
+    with pytest.raises(TypeError, match="`pooled` must be True, False or"):
         MaximumMeanDiscrepancyLoss(pooled=1)  # type: ignore[arg-type] # the point of the test
     with pytest.raises(ValueError, match="`target_features` must be on the device of"):
         maximum_mean_discrepancy(features, elsewhere(features))

@@ -56,6 +56,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "distance/mmd_test.py": (("distance/test_mmd_test.py",), "two-sample or MaximumMeanDiscrepancyTest"),
     "ensemble/class_balance.py": (("ensemble/test_class_balance.py",), "balance"),
     "ensemble/consistency.py": (("ensemble/test_consistency.py",), "onsistency"),
+    "features/_random_features.py": (("features/test_random_features.py",), "random features"),
     "features/bsp.py": (("features/test_bsp.py",), "BSP or spectral"),
     "features/jmmd.py": (("features/test_jmmd.py", "features/test_engine.py"), "JMMD or joint_max or JointMax"),
     "features/mmd.py": (("features/test_mmd.py", "features/test_engine.py"), "MMD or maximum_mean or MaximumMean"),

@@ -15,7 +15,8 @@ from adaption.distance import _quantiles
 from adaption.features.mmd import check_pair, check_settings
 
 _SEED = 0  # of the permutations
-# Values of labelings that are equal differ by the rounding of their sums: by so many units, relative to their spread.
+# Values of labelings that are equal differ by the rounding of their sums: by so many units, relative to the spread that
+# they would have if no row of the kernel matrix were like another.
 _ROUNDING = 1000
 
 
@@ -184,7 +185,7 @@ def _z_score(value: Tensor, variance: Tensor) -> Tensor:
 def _moments(
     source: Tensor, target: Tensor, num_kernels: int, bandwidth: Bandwidth, labelings: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Any]:
-    """The unbiased estimate, its variance over all labelings, and what is left of the pass: row sums and forms.
+    """The unbiased estimate, its variance over all labelings, and the rest: row sums, forms, what rounding may do.
 
     With the sums R0, R1 and R2 of the entries, of their squares and of the squares of the row sums, the sum of the
     squares of the doubly centred entries is ``R1 - 2 R2 / (N - 2) + R0^2 / ((N - 1) (N - 2))``.
@@ -199,10 +200,11 @@ def _moments(
     sums = rows.sum(1)
     value = _unbiased(rows[:n, 0].sum(), rows[n:, 1].sum(), rows[:n, 1].sum(), n, m)
     centred = squares - 2 * sums.square().sum() / (total - 2) + sums.sum().square() / ((total - 1) * (total - 2))
+    unit = torch.finfo(source.dtype).eps
     # what is left of the squares by rounding alone is nothing
-    centred = torch.where(centred <= 100 * torch.finfo(source.dtype).eps * squares, 0 * centred, centred)
-    spread = 1 / (n * (n - 1)) + 1 / (m * (m - 1)) + 2 / (n * m)
-    return value, centred * (2 * spread / (total * (total - 3))), (rows, forms)
+    centred = torch.where(centred <= 100 * unit * squares, 0 * centred, centred)
+    factor = (1 / (n * (n - 1)) + 1 / (m * (m - 1)) + 2 / (n * m)) * 2 / (total * (total - 3))
+    return value, factor * centred, (rows, forms, _ROUNDING * unit * (factor * squares).sqrt())
 
 
 def _unbiased(within_source: Tensor, within_target: Tensor, across: Tensor, n: int, m: int) -> Tensor:
@@ -221,12 +223,11 @@ def _permuted(
     """The test of all samples at once, by random labelings."""
     n, m = len(source), len(target)
     labelings = _labelings(n, m, num_permutations).to(source.device)
-    value, variance, (rows, within_source) = _moments(source, target, num_kernels, bandwidth, labelings)
+    value, variance, (rows, within_source, rounding) = _moments(source, target, num_kernels, bandwidth, labelings)
     sums = rows.sum(1)
     of_source = torch.stack([sums[labels].sum() for labels in labelings.T])  # what the source has with all
     within_target = sums.sum() - 2 * of_source + within_source
     values = _unbiased(within_source, within_target, of_source - within_source, n, m)
-    rounding = _ROUNDING * torch.finfo(source.dtype).eps * variance.sqrt()
     hits = (values[1:] >= values[0] - rounding).sum()
     p_value = (1 + hits + 0 * value) / (1 + num_permutations)  # a comparison would swallow NaN
     a = rows[:n, 0] / (n - 1) - rows[:n, 1] / m

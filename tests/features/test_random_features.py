@@ -109,9 +109,9 @@ def test_a_network_can_be_trained_by_it() -> None:
 def test_features_far_from_the_origin_lose_no_digits() -> None:
     """A float32 holds an angle of 3,000 turns to a thousandth of one."""
     source, target = features(40, 40)
-    source, target = source + 1e4, target + 1e4  # rounded, and then taken as they are
+    source, target = source + 1e5, target + 1e5  # rounded, and then taken as they are
     single, double = build()(source, target), build()(source.double(), target.double())
-    torch.testing.assert_close(single.double(), double, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-6)
 
 
 def test_draws_are_its_own() -> None:

@@ -180,9 +180,16 @@ def _z_score(value: Tensor, variance: Tensor) -> Tensor:
     return torch.where(variance == 0, 0 * value, value / variance.sqrt())
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator] # the tiles and the bandwidth are found on the host
+def _moments(*arguments: Any) -> tuple[Tensor, Tensor, Any]:
+    """Those below, outside of a compiled step: the tiles and the bandwidth are found on the host."""
+    # no decorator: at import it would bring the compiler
+    call = torch.compiler.disable(_moments_on_the_host) if torch.compiler.is_compiling() else _moments_on_the_host
+    found: tuple[Tensor, Tensor, Any] = call(*arguments)
+    return found
+
+
 @full_precision
-def _moments(
+def _moments_on_the_host(
     source: Tensor, target: Tensor, num_kernels: int, bandwidth: Bandwidth, labelings: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Any]:
     """The unbiased estimate, its variance over all labelings, and the rest: row sums, forms, what rounding may do.

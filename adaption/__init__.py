@@ -9,12 +9,12 @@ from adaption.adversarial.adda import AdversarialDiscriminativeLoss
 from adaption.adversarial.advent import DomainAdversarialEntropyLoss
 from adaption.adversarial.cdan import ConditionalDomainAdversarialLoss
 from adaption.adversarial.dann import DomainAdversarialLoss
-from adaption.conditional.lmmd import LocalMaximumMeanDiscrepancyLoss
 from adaption.distance.domain_accuracy import DomainAccuracy, ProxyADistance
 from adaption.distance.mmd_test import MaximumMeanDiscrepancyTest
 from adaption.ensemble.class_balance import ClassBalanceLoss
 from adaption.ensemble.consistency import ConsistencyLoss, L2ConsistencyLoss
 from adaption.features.bsp import BatchSpectralPenalizationLoss
+from adaption.features.coral import CorrelationAlignmentLoss
 from adaption.features.jmmd import JointMaximumMeanDiscrepancyLoss
 from adaption.features.mmd import MaximumMeanDiscrepancyLoss
 from adaption.hypothesis.mcd import ClassifierDiscrepancyLoss, MarginalEntropyLoss
@@ -49,6 +49,7 @@ __all__ = [
     "ClassifierDiscrepancyLoss",
     "ConditionalDomainAdversarialLoss",
     "ConsistencyLoss",
+    "CorrelationAlignmentLoss",
     "DeepEmbeddedValidation",
     "DomainAccuracy",
     "DomainAdversarialEntropyLoss",
@@ -60,7 +61,6 @@ __all__ = [
     "InformationMaximizationLoss",
     "JointMaximumMeanDiscrepancyLoss",
     "L2ConsistencyLoss",
-    "LocalMaximumMeanDiscrepancyLoss",
     "MarginDisparityDiscrepancy",
     "MarginalEntropyLoss",
     "MaximumMeanDiscrepancyLoss",

@@ -185,17 +185,18 @@ class AdditiveMetric(SyncedMetric, ABC):
                 changed["num_ignored"] = self.num_ignored + 1
                 put_back(self._held)
             else:
-                names = self._statistic_names
+                names, added = self._statistic_names, {}
                 for name, statistic in zip(names, statistics[: len(names)], strict=True):
                     state = states[name]
                     if isinstance(statistic, int):
-                        changed[name] = state + statistic
+                        added[name] = statistic
                     elif isinstance(state, list):
                         samples.append((state, self._sample(name, state, statistic)))
                     else:
                         self._check_device(statistic)
                         # a scalar takes the precision of the state, but a vector would take its own
-                        changed[name] = state + (statistic.to(state.dtype) if statistic.ndim else statistic)
+                        added[name] = statistic.to(state.dtype) if statistic.ndim else statistic
+                changed |= self._together(states, added)
             if value is not None:
                 changed["_forward_cache"] = each(torch.clone, value)  # of its own memory, and without its graph
         states.update(changed)

@@ -88,7 +88,15 @@ class StatefulMetric(Metric):
         """The states of two sets of samples as one: of two metrics, of two ranks, of the windows of `Running`."""
         for name in self._defaults:
             _check_shapes(name, states[name], others[name])
-        return {name: states[name] + others[name] for name in self._defaults}
+        return self._together(states, {name: others[name] for name in self._defaults})
+
+    def _together(self, states: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+        """What `states` are with `others`: sums are added, and lists of samples put behind each other.
+
+        Whatever is joined passes here: the epoch and a batch, two metrics, two ranks, the windows of `Running`. A
+        metric whose statistics are not plain sums overrides it. Those of a batch may be Python numbers.
+        """
+        return {name: states[name] + other for name, other in others.items()}
 
     def _set(self, states: dict[str, Any]) -> None:
         """Change states. What was computed of the old ones is gone."""

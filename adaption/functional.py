@@ -4,10 +4,10 @@ from adaption.adversarial.adda import adversarial_discriminative_loss
 from adaption.adversarial.advent import entropy_map
 from adaption.adversarial.cdan import conditional_domain_adversarial_loss
 from adaption.adversarial.dann import domain_adversarial_loss
-from adaption.conditional.lmmd import local_maximum_mean_discrepancy
 from adaption.ensemble.class_balance import class_balance_loss
 from adaption.ensemble.consistency import consistency_loss, l2_consistency_loss
 from adaption.features.bsp import batch_spectral_penalization
+from adaption.features.coral import correlation_alignment
 from adaption.features.jmmd import joint_maximum_mean_discrepancy
 from adaption.features.mmd import maximum_mean_discrepancy, median_bandwidth
 from adaption.hypothesis.mcd import classifier_discrepancy, marginal_entropy
@@ -37,6 +37,7 @@ __all__ = [
     "classifier_discrepancy",
     "conditional_domain_adversarial_loss",
     "consistency_loss",
+    "correlation_alignment",
     "density_ratio",
     "domain_adversarial_loss",
     "entropy_map",
@@ -45,7 +46,6 @@ __all__ = [
     "information_maximization",
     "joint_maximum_mean_discrepancy",
     "l2_consistency_loss",
-    "local_maximum_mean_discrepancy",
     "margin_disparity_discrepancy",
     "marginal_entropy",
     "maximum_mean_discrepancy",

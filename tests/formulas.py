@@ -143,22 +143,32 @@ def _linear(numbers: Any, rules: Any, source: list[Tensor], target: list[Tensor]
     return torch.as_tensor(within_source + within_target - one - other).mean()
 
 
-def lmmd(metric: Any, source: Tensor, labels: Tensor, target: Tensor, logits: Tensor) -> Tensor:
-    """Zhu et al. 2021, equations (4) to (7), class by class, for the classes that both batches hold."""
-    distances = squared_distances(torch.cat([source, target]))
-    pairs = distances[tuple(torch.tril_indices(len(distances), len(distances), -1))]
-    kernel = gaussians(distances, bandwidth_of(pairs, metric.bandwidth), metric.num_kernels)
-    p, found = logits.detach().softmax(1), []
-    for c in range(logits.shape[1]):
-        if c in labels.flatten().tolist() and c in p.argmax(1).tolist():
-            own = (labels.flatten() == c).to(p)
-            found.append(estimate(kernel, len(source), (own, p[:, c]), "biased"))
-    return torch.stack(found).mean() if found else 0 * kernel.sum()
-
-
 def bsp(metric: Any, source: Tensor, target: Tensor) -> Tensor:
     leading = [torch.linalg.svdvals(features)[: metric.num_singular_values] for features in (source, target)]
     return torch.cat(leading).square().sum()
+
+
+def covariance(x: Tensor) -> Tensor:
+    centred = x - x.mean(0)
+    return sum((torch.outer(z, z) for z in centred), torch.zeros(())) / (len(x) - 1)
+
+
+def coral(metric: Any, source: Tensor, target: Tensor) -> Tensor:
+    if metric.estimator == "biased":
+        distance: Tensor = (covariance(source) - covariance(target)).square().sum()
+        return distance / (4 * source.shape[1] ** 2)
+    across = (covariance(source) * covariance(target)).sum()
+    return (_trace_of_square(source) + _trace_of_square(target) - 2 * across) / (4 * source.shape[1] ** 2)
+
+
+def _trace_of_square(x: Tensor) -> Tensor:
+    """Li and Chen 2012, of the products of two, three and four different samples."""
+    products, n = x @ x.T, len(x)
+    apart = products - torch.diag(products.diagonal())
+    pairs = apart.square().sum()
+    triples = apart.sum(0).square().sum() - pairs
+    fours = apart.sum().square() - 4 * triples - 2 * pairs
+    return pairs / (n * (n - 1)) - 2 * triples / (n * (n - 1) * (n - 2)) + fours / (n * (n - 1) * (n - 2) * (n - 3))
 
 
 # domain discriminators
@@ -484,8 +494,8 @@ def mmd_test(metric: Any, source: Tensor, target: Tensor) -> dict[str, Tensor]:
 FORMULAS: dict[str, Callable[..., Any]] = {
     "MaximumMeanDiscrepancyLoss": mmd,
     "JointMaximumMeanDiscrepancyLoss": jmmd,
-    "LocalMaximumMeanDiscrepancyLoss": lmmd,
     "BatchSpectralPenalizationLoss": bsp,
+    "CorrelationAlignmentLoss": coral,
     "DomainAdversarialLoss": dann,
     "ConditionalDomainAdversarialLoss": cdan,
     "AdversarialDiscriminativeLoss": adda,

@@ -13,12 +13,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "adding-a-loss.md"
-LOSS, ROW, PAPER = "adaption/features/coral.py", "tests/cases.py", "docs/methods/coral.md"
+LOSS, ROW, PAPER = "adaption/features/mean_discrepancy.py", "tests/cases.py", "docs/methods/mean_discrepancy.md"
 DOORS = ("adaption/__init__.py", "adaption/functional.py")
 FORGOTTEN = {
-    DOORS[0]: "`CorrelationAlignmentLoss` is not exported. Add it to adaption/__init__.py.",
-    ROW: "`CorrelationAlignmentLoss` has no row in tests/cases.py.",
-    PAPER: "the method coral has no page. Write docs/methods/coral.md.",
+    DOORS[0]: "`MeanDiscrepancyLoss` is not exported. Add it to adaption/__init__.py.",
+    ROW: "`MeanDiscrepancyLoss` has no row in tests/cases.py.",
+    PAPER: "the method mean_discrepancy has no page. Write docs/methods/mean_discrepancy.md.",
 }
 
 
@@ -67,7 +67,7 @@ def test_page_costs_what_it_says() -> None:
 def test_every_law_holds_of_the_new_loss(tmp_path: Path) -> None:
     tree = tree_with(tmp_path, pieces())
     laws = [f"tests/{name}.py" for name in ("test_surface", "test_contract", "test_functions", "test_precision")]
-    selected = "CORAL or coral or CorrelationAlignment or correlation_alignment"
+    selected = "mean-discrepancy or mean_discrepancy or MeanDiscrepancy"
     done = run(tree, *laws, "tests/property/test_hostile.py", LOSS, "--doctest-modules", "-k", selected)
     assert done.returncode == 0, done.stdout[-5000:]
     assert "passed" in done.stdout

@@ -19,6 +19,7 @@ from migrating.rows import (
     epoch,
     heads,
     linear,
+    mean_of_draws,
     shown,
     with_gradient,
 )
@@ -169,6 +170,18 @@ def pytorch_adapt_rows() -> list[Row]:
             "",
         ),
         Row(
+            "CORAL, n = 32, m = 24",
+            lambda: pytorch_adapt("coral_loss").CORALLoss()(*draw(32, 24, width=8)),
+            lambda: functional.correlation_alignment(*draw(32, 24, width=8)),
+            "",
+        ),
+        Row(
+            "CORAL, a batch of one source sample",
+            lambda: pytorch_adapt("coral_loss").CORALLoss()(*draw(1, 24)),
+            lambda: functional.correlation_alignment(*draw(1, 24)),
+            "one sample has no covariance; ours says so",
+        ),
+        Row(
             "MCD, from logits",
             lambda: pytorch_adapt("mcd_loss").MCDLoss()(first, second),
             lambda: functional.classifier_discrepancy(first.softmax(1), second.softmax(1)),
@@ -293,6 +306,26 @@ def skada_rows() -> list[Row]:
             skada_mdd,
             lambda: mdd(*heads(32)),
             "**the sign**, as with dalib; theirs smooths the probabilities, and pairs every sample with every label",
+        ),
+        Row(
+            "CORAL, n = 32, m = 24",
+            lambda: skada("losses").deepcoral_loss(*draw(32, 24)),
+            lambda: functional.correlation_alignment(*draw(32, 24)),
+            "",
+        ),
+        Row(
+            "CORAL, mean of 200 pairs of batches of one distribution, n = 16",
+            lambda: mean_of_draws(lambda source, target: skada("losses").deepcoral_loss(source, target)),
+            lambda: mean_of_draws(
+                lambda source, target: functional.correlation_alignment(source, target, estimator="unbiased")
+            ),
+            'ours here with `estimator="unbiased"`',
+        ),
+        Row(
+            "CORAL of one source sample",
+            lambda: skada("losses").deepcoral_loss(*draw(1, 24)),
+            lambda: functional.correlation_alignment(*draw(1, 24)),
+            "one sample has no covariance; ours says so",
         ),
         Row(
             "MCC, n = 32, at T = 1",

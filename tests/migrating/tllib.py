@@ -93,6 +93,11 @@ def mean_distance(source: Tensor, target: Tensor) -> float:
     return torch.cdist(stacked, stacked).square().mean().item()
 
 
+def mean_difference(source: Tensor, target: Tensor) -> Tensor:
+    """What TLLib adds to CORAL."""
+    return (source.mean(0) - target.mean(0)).square().mean()
+
+
 def jan(source: list[Tensor], target: list[Tensor]) -> Tensor:
     """With the kernels of its example."""
     gaussian = tllib("modules.kernels").GaussianKernel
@@ -321,6 +326,12 @@ def tllib_rows() -> list[Row]:
             lambda: tllib("alignment.bsp").BatchSpectralPenalizationLoss()(*draw(32)),
             lambda: functional.batch_spectral_penalization(*draw(32)),
             "",
+        ),
+        Row(
+            "CORAL",
+            lambda: tllib("alignment.coral").CorrelationAlignmentLoss()(*draw(32)),
+            lambda: 4 * functional.correlation_alignment(*draw(32)) + mean_difference(*draw(32)),
+            "theirs adds the mean squared difference of the means, and has no 1 / 4",
         ),
         Row(
             "MCC, n = 32, at temperature 2.5",

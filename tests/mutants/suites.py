@@ -48,8 +48,6 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "adversarial/advent.py": (("adversarial/test_advent.py",), "ADVENT or DomainAdversarialEntropy or entropy_map"),
     "adversarial/cdan.py": (("adversarial/test_cdan.py",), "CDAN or ConditionalDomain or conditional_domain"),
     "adversarial/dann.py": (("adversarial/test_dann.py",), "DANN or DomainAdversarialLoss or domain_adversarial"),
-    "conditional/_classes.py": (("conditional",), "LMMD"),
-    "conditional/lmmd.py": (("conditional/test_lmmd.py",), "LMMD or local_max or LocalMax"),
     "distance/domain_accuracy.py": (
         ("distance/test_domain_accuracy.py",),
         "accuracy or DomainAcc or A-distance or ProxyA",
@@ -59,7 +57,9 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "ensemble/class_balance.py": (("ensemble/test_class_balance.py",), "balance"),
     "ensemble/consistency.py": (("ensemble/test_consistency.py",), "onsistency"),
     "features/_random_features.py": (("features/test_random_features.py",), "random features"),
+    "features/_moments.py": (("features/test_moments.py", "features/test_coral.py"), "CORAL"),
     "features/bsp.py": (("features/test_bsp.py",), "BSP or spectral"),
+    "features/coral.py": (("features/test_coral.py",), "CORAL or orrelation"),
     "features/jmmd.py": (("features/test_jmmd.py", "features/test_engine.py"), "JMMD or joint_max or JointMax"),
     "features/mmd.py": (("features/test_mmd.py", "features/test_engine.py"), "MMD or maximum_mean or MaximumMean"),
     "hypothesis/mcd.py": (("hypothesis_family/test_mcd.py",), "MCD or ClassifierDisc or arginal"),

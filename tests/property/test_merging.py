@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import EVERY_METRIC, Case, cast, flat, in_any_order, tree_map
+from cases import EVERY_METRIC, Case, cast, flat, in_any_order, tensors, tree_map
 from hypothesis import given
 from hypothesis import strategies as st
 from property.ledger import BAD, SIZES, Batches
@@ -49,12 +49,13 @@ def test_any_partition_merges_to_the_whole(case: Case, data: st.DataObject) -> N
 def test_samples_may_come_in_any_order(case: Case, data: st.DataObject) -> None:
     """Pairs stay pairs where the mathematics pairs samples."""
     n, generator = 2 * data.draw(st.integers(1, 4)), data.draw(generators)
+    metric = case.build().double()
+    batch = cast(case.batch(n, n), torch.float64)
+    n = len(tensors(batch)[0])
     together = torch.randperm(n, generator=generator)
     if case.name == "MMD linear":  # it compares neighbours
         together = (2 * torch.randperm(n // 2, generator=generator)[:, None] + torch.arange(2)).flatten()
     apart = together if case.paired else torch.randperm(n, generator=generator)
-    metric = case.build().double()
-    batch = cast(case.batch(n, n), torch.float64)
     permuted = [
         _rows(argument, apart if name.startswith("target") else together)
         for name, argument in zip(metric._update_signature.parameters, batch, strict=False)

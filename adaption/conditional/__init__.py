@@ -1,1 +1,0 @@
-"""Losses that look at features together with the labels or predictions of both domains."""

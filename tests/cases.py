@@ -82,6 +82,13 @@ def logits_and_features(n: int, m: int) -> tuple[Tensor, ...]:
     return torch.randn(n, CLASSES), source, torch.randn(m, CLASSES), target
 
 
+def labels_and_logits(n: int, m: int) -> tuple[Tensor, ...]:
+    """Features and labels of the source, features and logits of the target; the first class is in both."""
+    source, target = features(n, m)
+    likely = 2.0 * F.one_hot(torch.arange(m) % CLASSES, CLASSES)
+    return source, torch.arange(n) % CLASSES, target, torch.rand(m, CLASSES) - 0.5 + likely
+
+
 def images(domain_label: str) -> Callable[[int, int], tuple[Any, ...]]:
     return lambda n, _: (torch.randn(n, CLASSES, 32, 33), domain_label)
 
@@ -207,6 +214,11 @@ def _jmmd(metric: Any, source: list[Tensor], target: list[Tensor], *weights: Ten
         source, target = ([pair[domain] for pair in mapped] for domain in (0, 1))
     settings = {"num_kernels": metric.num_kernels, "bandwidth": metric.bandwidth, "estimator": metric.estimator}
     return functional.joint_maximum_mean_discrepancy(source, target, *weights, **settings)
+
+
+def _lmmd(metric: Any, *batch: Tensor) -> Tensor:
+    settings = {"num_kernels": metric.num_kernels, "bandwidth": metric.bandwidth}
+    return functional.local_maximum_mean_discrepancy(*batch, **settings)
 
 
 def _bsp(metric: Any, *batch: Tensor) -> Tensor:
@@ -339,6 +351,7 @@ CASES = [
         _jmmd,
     ),
     Case("BSP", lambda: adaption.BatchSpectralPenalizationLoss(2), features, _bsp, epoch="batches"),
+    Case("LMMD", adaption.LocalMaximumMeanDiscrepancyLoss, labels_and_logits, _lmmd, looked_at=(0, 2), epoch="n+m"),
     Case("CORAL", adaption.CorrelationAlignmentLoss, features, _coral),
     Case(
         "CORAL unbiased",
@@ -695,7 +708,7 @@ def epoch_value(case: Case, metric: AdditiveMetric, batches: list[tuple[Any, ...
     values = [case.function(metric, *batch).detach() for batch in batches]
     if case.epoch == "cat":
         return torch.cat(values)
-    weights = [sum(map(len, tensors(batch[:2]))) if case.epoch == "n+m" else 1 for batch in batches]
+    weights = [sum(map(len, looked_at(case, batch))) if case.epoch == "n+m" else 1 for batch in batches]
     return sum((v * w for v, w in zip(values, weights, strict=True)), torch.zeros(())) / sum(weights)
 
 

@@ -143,6 +143,19 @@ def _linear(numbers: Any, rules: Any, source: list[Tensor], target: list[Tensor]
     return torch.as_tensor(within_source + within_target - one - other).mean()
 
 
+def lmmd(metric: Any, source: Tensor, labels: Tensor, target: Tensor, logits: Tensor) -> Tensor:
+    """Zhu et al. 2021, equations (4) to (7), class by class, for the classes that both batches hold."""
+    distances = squared_distances(torch.cat([source, target]))
+    pairs = distances[tuple(torch.tril_indices(len(distances), len(distances), -1))]
+    kernel = gaussians(distances, bandwidth_of(pairs, metric.bandwidth), metric.num_kernels)
+    p, found = logits.detach().softmax(1), []
+    for c in range(logits.shape[1]):
+        if c in labels.flatten().tolist() and c in p.argmax(1).tolist():
+            own = (labels.flatten() == c).to(p)
+            found.append(estimate(kernel, len(source), (own, p[:, c]), "biased"))
+    return torch.stack(found).mean() if found else 0 * kernel.sum()
+
+
 def bsp(metric: Any, source: Tensor, target: Tensor) -> Tensor:
     leading = [torch.linalg.svdvals(features)[: metric.num_singular_values] for features in (source, target)]
     return torch.cat(leading).square().sum()
@@ -494,6 +507,7 @@ def mmd_test(metric: Any, source: Tensor, target: Tensor) -> dict[str, Tensor]:
 FORMULAS: dict[str, Callable[..., Any]] = {
     "MaximumMeanDiscrepancyLoss": mmd,
     "JointMaximumMeanDiscrepancyLoss": jmmd,
+    "LocalMaximumMeanDiscrepancyLoss": lmmd,
     "BatchSpectralPenalizationLoss": bsp,
     "CorrelationAlignmentLoss": coral,
     "DomainAdversarialLoss": dann,

@@ -17,7 +17,10 @@ from adaption import _checks, functional, layers
 from adaption._metric import AdditiveMetric
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("features", "adversarial", "hypothesis", "predictions", "ensemble", "weighting", "selection", "distance")
+ROOMS = (
+    *("features", "conditional", "adversarial", "hypothesis", "predictions", "ensemble", "weighting"),
+    *("selection", "distance"),
+)
 LOSSES = [
     name
     for name in adaption.__all__

@@ -119,6 +119,28 @@ def plain_mmd(source: Tensor, target: Tensor, num_kernels: int = 5) -> Tensor:
     return kernel[:n, :n].mean() + kernel[n:, n:].mean() - 2 * kernel[:n, n:].mean()
 
 
+def classes_of(n: int) -> Tensor:
+    """Labels of all classes in turn."""
+    return torch.arange(n) % CLASSES
+
+
+def plain_lmmd(source: Tensor, labels: Tensor, target: Tensor, logits: Tensor) -> Tensor:
+    """The formula as one writes it down: a matrix of weights for each block of the kernel matrix over `torch.cdist`."""
+    n, p = len(source), logits.softmax(1).detach()
+    a = F.one_hot(labels, CLASSES).to(p)
+    common = (a.sum(0) > 0) & (F.one_hot(p.argmax(1), CLASSES).sum(0) > 0)
+    a, b = a[:, common] / a[:, common].sum(0), p[:, common] / p[:, common].sum(0)
+    stacked = torch.cat([source, target])
+    distances = torch.cdist(stacked, stacked).square()
+    rows, columns = torch.triu_indices(len(stacked), len(stacked), offset=1)
+    bandwidth = distances[rows, columns].median()
+    kernel = torch.zeros(())
+    for s in range(5):
+        kernel = kernel + torch.exp(-(2.0 ** (s - 2)) * distances / bandwidth) / 5
+    within = (a @ a.T * kernel[:n, :n]).sum() + (b @ b.T * kernel[n:, n:]).sum()
+    return (within - 2 * (a @ b.T * kernel[:n, n:]).sum()) / common.sum()
+
+
 def plain_jmmd(source: list[Tensor], target: list[Tensor]) -> Tensor:
     """The same over layers, one kernel each."""
     n, kernel = len(source[0]), torch.ones(())
@@ -301,6 +323,22 @@ def _(n: int, d: int) -> Step:
 @contestant("JMMD", "rul-adapt")
 def _(n: int, d: int) -> Step:
     return resetting(rul_adapt().JointMaximumMeanDiscrepancyLoss(), *layers(n, d))
+
+
+def labels_and_logits(n: int, d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features and labels of the source, features and logits of the target."""
+    (source, target), logits = leaves(n, d), torch.randn(n, CLASSES)
+    return source, classes_of(n), target, logits + 3 * F.one_hot(classes_of(n), CLASSES)
+
+
+@contestant("LMMD", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.local_maximum_mean_discrepancy, *labels_and_logits(n, d))
+
+
+@contestant("LMMD", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_lmmd, *labels_and_logits(n, d))
 
 
 @contestant("BSP", "adaption")

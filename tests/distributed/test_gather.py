@@ -82,6 +82,12 @@ def _logits(model: Model, source: Tensor, target: Tensor) -> tuple[Any, ...]:
     return (model.outputs(torch.cat([source, target])),)
 
 
+def _conditional(model: Model, source: Tensor, target: Tensor) -> tuple[Any, ...]:
+    """Features of both domains, labels of the source, logits of the target."""
+    labels = source.argmax(1) % CLASSES if len(source) else torch.zeros(0, dtype=torch.int64)
+    return model.features(source), labels, model.features(target), model.outputs(target)
+
+
 def _dense_predictions(model: Model, source: Tensor, target: Tensor) -> tuple[Any, ...]:
     (predictions,) = _predictions(model, source, target)
     return (torch.stack([predictions, predictions.flip(1)], dim=2),)
@@ -113,6 +119,7 @@ LOSSES: dict[str, tuple[Callable[[], AdditiveMetric], Callable[..., tuple[Any, .
     "JMMD thetas": (_adversarial, _layers),
     "JMMD pooled": (_jmmd(pooled=True), _weighted_layers),
     "BSP": (lambda: adaption.BatchSpectralPenalizationLoss(2, gather_distributed=True), _outputs),
+    "LMMD": (lambda: adaption.LocalMaximumMeanDiscrepancyLoss(gather_distributed=True), _conditional),
     "CORAL": (lambda: adaption.CorrelationAlignmentLoss(gather_distributed=True), _outputs),
     "marginal entropy": (lambda: adaption.MarginalEntropyLoss(gather_distributed=True), _predictions),
     "marginal entropy dense": (lambda: adaption.MarginalEntropyLoss(gather_distributed=True), _dense_predictions),

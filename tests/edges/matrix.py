@@ -105,6 +105,11 @@ def is_kernel(case: Case) -> bool:
     return setting(case, "bandwidth") is not None
 
 
+def is_conditional(case: Case) -> bool:
+    """Whether the loss looks at the classes of both domains, beside their features."""
+    return "source_labels" in case.build()._update_signature.parameters
+
+
 def compares_moments(case: Case) -> bool:
     """Whether the loss is a distance between the moments of both domains."""
     return isinstance(case.build(), MomentsMetric)
@@ -298,13 +303,15 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, Any]]] = {
 
 @edge("source = target", "Values")
 def equal_domains(case: Case) -> str:
-    """Both domains, or both outputs for the same samples, are equal. A distance is 0, and where it is smooth its
-    gradient too; no discriminator does better than log 2, nor than guessing; the unbiased MMD, whose mean is 0, is at
-    most 0 here."""
+    """Both domains, or both outputs for the same samples, are equal, and predictions are the labels. A distance is 0,
+    and where it is smooth its gradient too; no discriminator does better than log 2, nor than guessing; the unbiased
+    MMD, whose mean is 0, is at most 0 here."""
     batch = case.batch(N, N)
     args = by_name(case, batch)
     first = {name: args.get(TWINS.get(name, name.replace("target", "source")), args[name]) for name in args}
     needs(any(first[name] is not args[name] for name in args), "it looks at one batch of samples")
+    if "target_logits" in args and is_conditional(case):
+        first["target_logits"] = 200.0 * torch.nn.functional.one_hot(args["source_labels"], CLASSES)
     found = outcome(case, tuple(first.values()))
     at_most_0 = adaption.ClassificationMarginDisparityDiscrepancy, adaption.MaximumMeanDiscrepancyTest
     if setting(case, "estimator") == "unbiased" or isinstance(case.build(), at_most_0):
@@ -544,6 +551,18 @@ def _sure_heatmaps(case: Case, batch: Batch) -> str:
     return FINITE
 
 
+def _matched_classes(case: Case, _: Batch) -> str:
+    """Predictions without a doubt: those of other logits that name the same classes, so far as they are certain."""
+    args = by_name(case, case.batch(N, N))
+    values = []
+    for size in (200.0, 1e4):
+        likely = torch.nn.functional.one_hot(args["target_logits"].argmax(1), CLASSES)
+        args["target_logits"] = size * (2.0 * likely - 1)
+        values.append(outcome(case, tuple(args.values())).value)
+    close(values[1], values[0])
+    return "as certain"
+
+
 def _one_class(case: Case, batch: Batch) -> str:
     """All samples are of one class beyond doubt: all agree, and each has all others as neighbours."""
     agreement = isinstance(case.build(), adaption.EnsembleAgreement)
@@ -568,6 +587,7 @@ LARGE: dict[str, Callable[[Case, Batch], str]] = {
     "EnsembleAgreement": _one_class,
     "EntropyMinimizationLoss": _collapsed("0", lambda _: 0.0),
     "InformationMaximizationLoss": _collapsed("0", lambda _: 0.0),
+    "LocalMaximumMeanDiscrepancyLoss": _matched_classes,
     "MinimumClassConfusionLoss": _collapsed("1 - 1/c", lambda _: 1 - 1 / WIDTH),
     "NuclearNormMaximizationLoss": _collapsed("-1/√c", lambda _: -(WIDTH**-0.5)),
     "ProxyADistance": _one_domain,

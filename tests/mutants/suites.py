@@ -48,6 +48,8 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "adversarial/advent.py": (("adversarial/test_advent.py",), "ADVENT or DomainAdversarialEntropy or entropy_map"),
     "adversarial/cdan.py": (("adversarial/test_cdan.py",), "CDAN or ConditionalDomain or conditional_domain"),
     "adversarial/dann.py": (("adversarial/test_dann.py",), "DANN or DomainAdversarialLoss or domain_adversarial"),
+    "conditional/_classes.py": (("conditional",), "LMMD"),
+    "conditional/lmmd.py": (("conditional/test_lmmd.py",), "LMMD or local_max or LocalMax"),
     "distance/domain_accuracy.py": (
         ("distance/test_domain_accuracy.py",),
         "accuracy or DomainAcc or A-distance or ProxyA",

@@ -167,6 +167,22 @@ def mixtures_of_points(draw: st.DrawFn) -> Problem:
 
 
 @st.composite
+def classes_at_points(draw: st.DrawFn) -> Problem:
+    """LMMD with each class at a point of its own in either domain: the mean of 2 - 2 k over the classes of both."""
+    generator, dtype, d, c = draw(generators), draw(dtypes), draw(widths), draw(st.integers(2, 4))
+    num_kernels, bandwidth = draw(st.integers(1, 6)), draw(st.sampled_from([0.3, 2.0, 50.0]))
+    places = grid(generator, 2, c, d)
+    labels, likely = (torch.randint(c, (draw(sizes),), generator=generator) for _ in range(2))
+    common = sorted({*labels.tolist()} & {*likely.tolist()})
+    squares = (places[0] - places[1]).square().sum(1)[common]
+    answers = 2 - 2 * kernel(squares / bandwidth, num_kernels)
+    answer = answers.mean() if common else torch.zeros((), dtype=torch.float64)
+    logits = 2000 * torch.eye(c, dtype=torch.float64)[likely] - 1000
+    metric = adaption.LocalMaximumMeanDiscrepancyLoss(num_kernels, bandwidth=bandwidth)
+    return asked(metric, dtype, (places[0][labels], labels, places[1][likely], logits), answer)
+
+
+@st.composite
 def joint_point_masses(draw: st.DrawFn) -> Problem:
     """Two points in every layer, k of each layer multiplied: 2 - 2 k1 k2 .."""
     generator, estimator = draw(generators), draw(st.sampled_from(["biased", "unbiased"]))
@@ -517,6 +533,7 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
     for make in (
         point_masses,
         mixtures_of_points,
+        classes_at_points,
         joint_point_masses,
         known_spectra,
         linear_discriminators,

@@ -14,6 +14,7 @@ from torch import Tensor
 # problems whose gradient is not worked out
 VALUE_ONLY = {
     "mixtures_of_points",
+    "classes_at_points",
     "joint_point_masses",
     "two_conditions",
     "two_entropies",

@@ -1,0 +1,27 @@
+"""What losses that look at features and classes accept, and which sample belongs to which class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from adaption import _checks
+from adaption.features.mmd import check_pair
+
+
+def check_labels_and_logits(
+    source_features: Tensor, source_labels: Tensor, target_features: Tensor, target_logits: Tensor
+) -> None:
+    """Features of both domains, the classes of the source samples, and the logits of the target samples."""
+    check_pair(source_features, target_features)
+    _checks.matrix("target_logits", target_logits, "classes")
+    _checks.logits("target_logits", target_logits)
+    _checks.same_batch("target_features", target_features, "target_logits", target_logits)
+    _checks.labels("source_labels", source_labels, target_logits.shape[1])
+    _checks.same_batch("source_features", source_features, "source_labels", source_labels)
+
+
+def one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """A row for each label, 1 at its class; NaN where it is none of the classes, which only the CPU refuses."""
+    rows = (labels.view(-1, 1) == torch.arange(num_classes, device=labels.device)).to(dtype)
+    return rows / rows.sum(1, keepdim=True)

@@ -1,4 +1,8 @@
-"""The command: train every row of a task on every shift from every seed, and write its section of docs/evidence.md."""
+"""The command: train every row of a task on every shift from every seed, and write its section of docs/evidence.md.
+
+The figures of every epoch are kept in `results/`, so that the section can be written again, and gain rows, without
+training the others anew.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +22,11 @@ from rich.markdown import Markdown
 
 from evidence import data, selection
 from evidence.report import picture, section, write
-from evidence.task import Budget, load, run
+from evidence.task import SOURCE_ONLY, Budget, load, run
 
 TASKS = ("digits", "objects", "partial", "open_set", "lifetime", "segmentation", "keypoints", "selection")
 PAGE = Path(__file__).parents[2] / "evidence.md"
+RESULTS = Path(__file__).with_name("results")
 QUICK = Budget(epochs=2, steps=2)
 
 
@@ -32,10 +37,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of the data, as docs/evidence.md describes them")
     parser.add_argument("--seeds", type=int, help="number of seeds, from 0 on; at least 2 (default: the task's own)")
     parser.add_argument("--quick", action="store_true", help="try it: two seeds, two epochs of two steps, on noise")
+    parser.add_argument("--rows", nargs="+", help="train these and source only, and take the others from the last run")
     parser.add_argument("--rewrite", action="store_true", help="write the page from the figures of the last run")
-    parser.add_argument("--out", type=Path, default=Path("out/evidence"), help="folder of the figures, and of --quick")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/evidence"), help="folder of --quick, and of the runs of selection"
+    )
     arguments = parser.parse_args()
     task = load(arguments.task)
+    if unknown := set(arguments.rows or ()) - set(getattr(task, "rows", ())):
+        parser.error(f"--rows must be rows of {arguments.task}, but got {', '.join(sorted(unknown))}")
     arguments.seeds = task.seeds if arguments.seeds is None else arguments.seeds
     if arguments.seeds < 2:
         parser.error(f"--seeds must be at least 2 for an interval, but got {arguments.seeds}")
@@ -50,18 +60,18 @@ def parse() -> argparse.Namespace:
     return arguments
 
 
-def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Train; return the figures of every run, and what they were measured with."""
+def measure(arguments: argparse.Namespace, rows: tuple[str, ...], console: Console) -> dict[str, Any]:
+    """Train rows; return the figures of every run, and what they were measured with."""
     task, started = load(arguments.task), time.perf_counter()
     seeds = range(2 if arguments.quick else arguments.seeds)
     shifts = task.shifts[:2] if arguments.quick else task.shifts
     job = partial(
         run, budget=QUICK if arguments.quick else task.budget, folder=None if arguments.quick else arguments.data
     )
-    jobs = [(arguments.task, row, shift, seed) for shift in shifts for row in task.rows for seed in seeds]
+    jobs = [(arguments.task, row, shift, seed) for shift in shifts for row in rows for seed in seeds]
     runs = run_all(job, jobs, console)
     results = {
-        shift: {row: [runs[arguments.task, row, shift, seed] for seed in seeds] for row in task.rows}
+        shift: {row: [rounded(runs[arguments.task, row, shift, seed]) for seed in seeds] for row in rows}
         for shift in shifts
     }
     packages = ("adaption", "torch", "torchmetrics")
@@ -74,6 +84,38 @@ def measure(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     }
 
 
+def rounded(figures: Any) -> Any:
+    """Figures as they are kept, to six digits."""
+    if isinstance(figures, dict):
+        return {key: rounded(value) for key, value in figures.items()}
+    if isinstance(figures, list):
+        return [rounded(value) for value in figures]
+    return float(f"{figures:.6g}")
+
+
+def joined(before: dict[str, Any], new: dict[str, Any], rows: tuple[str, ...]) -> dict[str, Any]:
+    """The figures of a run with those of later rows, if the same code, data and seeds gave them.
+
+    Source only, trained again beside the new rows, must come out to the digit.
+    """
+    results = {}
+    for shift, runs in new["results"].items():
+        kept = before["results"].get(shift, {})
+        if [untimed(run) for run in kept.get(SOURCE_ONLY, [])] != [untimed(run) for run in runs[SOURCE_ONLY]]:
+            msg = f"{shift}: {SOURCE_ONLY} did not come out as in the last run: train all rows, without --rows."
+            raise SystemExit(msg)
+        if missing := [row for row in rows if row not in {**kept, **runs}]:
+            msg = f"{shift}: neither trained nor in the last run: {', '.join(missing)}. Name them in --rows, too."
+            raise SystemExit(msg)
+        results[shift] = {row: {**kept, **runs}[row] for row in rows}
+    return {**new, "minutes": before["minutes"] + new["minutes"], "results": results}
+
+
+def untimed(run: dict[str, Any]) -> dict[str, Any]:
+    """What does not depend on the machine's speed."""
+    return {key: value for key, value in run.items() if key != "seconds"}
+
+
 def main() -> None:
     """Measure, or take what was measured, and write it down."""
     arguments, console = parse(), Console()
@@ -84,12 +126,16 @@ def main() -> None:
         console.print(Markdown(text))
         return
     name, task = arguments.task, load(arguments.task)
-    figures = arguments.out / f"{name}.json"
+    figures = (arguments.out if arguments.quick else RESULTS) / f"{name}.json"
     if arguments.rewrite:
         record = json.loads(figures.read_text())
+    elif arguments.rows:
+        rows = tuple(row for row in task.rows if row == SOURCE_ONLY or row in arguments.rows)
+        record = joined(json.loads(figures.read_text()), measure(arguments, rows, console), task.rows)
     else:
-        record = measure(arguments, console)
-        arguments.out.mkdir(parents=True, exist_ok=True)
+        record = measure(arguments, task.rows, console)
+    if not arguments.rewrite:
+        figures.parent.mkdir(parents=True, exist_ok=True)
         figures.write_text(json.dumps(record))
     image = page.parent / "_static" / "evidence" / f"{name}.svg"
     image.parent.mkdir(parents=True, exist_ok=True)

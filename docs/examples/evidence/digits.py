@@ -15,7 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from methods import METHODS, ClassifierDiscrepancy, Network, SelfEnsembling
+from methods import METHODS, ClassifierDiscrepancy, Network, PseudoLabels, SelfEnsembling
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,6 +28,7 @@ ROWS = {
     **METHODS,
     "MCD switched off": lambda _, __: ClassifierDiscrepancy(weight=0.0),
     "self-ensembling switched off": lambda network, _: SelfEnsembling(network, consistency=0.0, balance=0.0),
+    "pseudo labels switched off": lambda network, steps: PseudoLabels(network, steps, weight=0.0),
 }
 
 

@@ -16,7 +16,7 @@ from itertools import permutations
 from pathlib import Path
 
 import torch
-from methods import CLASSES, METHODS, WIDTH, ClassifierDiscrepancy, SelfEnsembling
+from methods import CLASSES, METHODS, WIDTH, ClassifierDiscrepancy, PseudoLabels, SelfEnsembling
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -51,6 +51,8 @@ ROWS = {
     "MCD switched off": lambda _, __: ClassifierDiscrepancy(weight=0.0),
     "self-ensembling": lambda network, _: SelfEnsembling(network, augment=jitter),
     "self-ensembling switched off": lambda network, _: SelfEnsembling(network, 0.0, 0.0, augment=jitter),
+    "pseudo labels": lambda network, steps: PseudoLabels(network, steps, augment=jitter),
+    "pseudo labels switched off": lambda network, steps: PseudoLabels(network, steps, 0.0, augment=jitter),
 }
 
 

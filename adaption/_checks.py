@@ -163,7 +163,8 @@ def logits(name: str, value: object) -> None:
     """Shape ``(N, C, ..)`` with at least two classes, and not what only probabilities look like."""
     repair = "Give a single logit z its second class: `torch.cat([torch.zeros_like(z), z], 1)`."
     value = _of_classes(name, value, "logits", repair)
-    if torch.compiler.is_compiling() or not bool(value.detach().amin() >= 0):  # as logits nearly always are
+    # in the first sample already, as in nearly all logits, something is negative
+    if torch.compiler.is_compiling() or not value.detach()[0].amin().item() >= 0:
         return
     sums = value.sum(1)
     # the logits of a single sample may have sum 1 by chance

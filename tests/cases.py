@@ -176,8 +176,8 @@ def cosine(left: Tensor, right: Tensor) -> Tensor:
 
 
 def seeded(build: Callable[[], Any]) -> Any:
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(7)  # `torch.manual_seed` notes the call for devices that are not there
         return build()
 
 

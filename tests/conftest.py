@@ -13,6 +13,8 @@ settings.load_profile("ci")
 
 @pytest.fixture(autouse=True)
 def _clean_slate() -> Iterator[None]:
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(0)
     yield
     assert torch.is_grad_enabled(), "a test left gradients off"

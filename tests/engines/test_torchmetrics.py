@@ -24,7 +24,7 @@ from cases import (
     tree_map,
     with_gradient,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MetricCollection, MetricTracker
 from torchmetrics.wrappers import (
     BootStrapper,
@@ -263,6 +263,30 @@ def test_bounds_are_reached() -> None:
         assert metric(batch).item() == pytest.approx(metric.plot_lower_bound, rel=1e-12)
         assert metric.plot_lower_bound != 0
     assert adaption.UnknownClassBinaryCrossEntropy(0.0).plot_lower_bound == 0
+
+
+def test_bounds_of_zero_are_reached() -> None:
+    """By equal domains, discriminators that are right, and certain and balanced predictions."""
+    equal, sure = torch.zeros(4, 5, dtype=torch.float64), 1e3 * torch.eye(5, dtype=torch.float64)
+    right = sure[:, :1] + 1e3
+    certain = sure.softmax(1)
+    reached: list[tuple[Any, ...]] = [
+        (adaption.MaximumMeanDiscrepancyLoss(), equal, equal),
+        (adaption.JointMaximumMeanDiscrepancyLoss(), [equal], [equal]),
+        (adaption.BatchSpectralPenalizationLoss(), equal, equal),
+        (adaption.DomainAdversarialLoss(nn.Identity()), -right, right),
+        (adaption.ConditionalDomainAdversarialLoss(lambda joint: joint.sum(1)), equal, -sure[:4], equal, sure[:4]),
+        (adaption.AdversarialDiscriminativeLoss(), right, "target"),
+        (adaption.DomainAdversarialEntropyLoss(lambda _: -right), sure, "source"),
+        (adaption.ClassifierDiscrepancyLoss(), certain, certain),
+        (adaption.L2ConsistencyLoss(), certain, certain),
+        (adaption.MinimumClassConfusionLoss(), sure),
+        (adaption.EntropyMinimizationLoss(), sure),
+        (adaption.PseudoLabelLoss(), sure),
+    ]
+    for metric, *batch in reached:
+        assert metric(*batch).item() == pytest.approx(metric.plot_lower_bound, abs=1e-12), type(metric).__name__
+        assert metric.plot_upper_bound is None
 
 
 @pytest.mark.parametrize("estimator", ["unbiased", "linear"])

@@ -21,7 +21,7 @@ ENGINE = ("features/test_engine.py", "features/test_mmd.py", "features/test_jmmd
 # module: files under tests/, and what names the rows of the laws
 SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_checks.py": (("property/test_hostile.py", "hypothesis_family", "predictions", "adversarial", "weighting"), ""),
-    "_closed_form.py": ((*ENGINE, "features/test_bsp.py"), ""),
+    "_closed_form.py": ((*ENGINE, "features/test_bsp.py"), "BSP"),
     "_distances.py": (ENGINE, ""),
     "_distributed.py": (("distributed", "machinery/test_joining.py"), ""),
     "_global_batch.py": (("distributed/test_gather.py", "distributed/test_gradients.py"), ""),
@@ -58,7 +58,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "distance/mmd_test.py": (("distance/test_mmd_test.py",), "two-sample or MaximumMeanDiscrepancyTest"),
     "ensemble/class_balance.py": (("ensemble/test_class_balance.py",), "balance"),
     "ensemble/consistency.py": (("ensemble/test_consistency.py",), "onsistency"),
-    "features/_random_features.py": (("features/test_random_features.py",), "random features"),
+    "features/_random_features.py": (("features/test_random_features.py",), "random and features"),
     "features/_moments.py": (("features/test_moments.py", "features/test_coral.py"), "CORAL"),
     "features/bsp.py": (("features/test_bsp.py",), "BSP or spectral"),
     "features/coral.py": (("features/test_coral.py",), "CORAL or orrelation"),
@@ -73,7 +73,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "layers/_parametrised.py": (("layers/test_ema.py",), ""),
     "layers/_two_heads.py": (("layers/test_heads.py", "layers/test_keypoints.py"), "Image or Pose"),
     "layers/discriminators.py": (("layers/test_discriminators.py",), "Discriminator"),
-    "layers/ema.py": (("layers/test_ema.py", "engines/test_resume.py"), "EmaTeacher"),
+    "layers/ema.py": (("layers/test_ema.py", "engines/test_resume.py", "machinery/test_deferred.py"), "EmaTeacher"),
     "layers/gradient_reversal.py": (
         ("layers/test_gradient_reversal.py", "machinery/test_default_dtype.py"),
         "Gradient or gradient",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -264,7 +265,12 @@ def settings(case: Case) -> Arguments:
 
 
 def batch(case: Case) -> Arguments:
-    return dict(zip(case.build()._update_signature.parameters, case.batch(N, N), strict=False))
+    return dict(zip(inputs(case), case.batch(N, N), strict=False))
+
+
+@functools.cache
+def inputs(case: Case) -> tuple[str, ...]:
+    return tuple(case.build()._update_signature.parameters)
 
 
 def of_the_same_file(name: str) -> Arguments:

@@ -15,6 +15,7 @@ from adaption.distance.mmd_test import MaximumMeanDiscrepancyTest
 from adaption.ensemble.class_balance import ClassBalanceLoss
 from adaption.ensemble.consistency import ConsistencyLoss, L2ConsistencyLoss
 from adaption.features.bsp import BatchSpectralPenalizationLoss
+from adaption.features.cmd import CentralMomentDiscrepancyLoss
 from adaption.features.coral import CorrelationAlignmentLoss
 from adaption.features.jmmd import JointMaximumMeanDiscrepancyLoss
 from adaption.features.mmd import MaximumMeanDiscrepancyLoss
@@ -44,6 +45,7 @@ __all__ = [
     "AdversarialDiscriminativeLoss",
     "AutomaticUpdateClassWeightModule",
     "BatchSpectralPenalizationLoss",
+    "CentralMomentDiscrepancyLoss",
     "ClassBalanceLoss",
     "ClassWeightModule",
     "ClassificationMarginDisparityDiscrepancy",

@@ -8,6 +8,7 @@ from adaption.conditional.lmmd import local_maximum_mean_discrepancy
 from adaption.ensemble.class_balance import class_balance_loss
 from adaption.ensemble.consistency import consistency_loss, l2_consistency_loss
 from adaption.features.bsp import batch_spectral_penalization
+from adaption.features.cmd import central_moment_discrepancy
 from adaption.features.coral import correlation_alignment
 from adaption.features.jmmd import joint_maximum_mean_discrepancy
 from adaption.features.mmd import maximum_mean_discrepancy, median_bandwidth
@@ -32,6 +33,7 @@ from adaption.weighting.pada import class_weights
 __all__ = [
     "adversarial_discriminative_loss",
     "batch_spectral_penalization",
+    "central_moment_discrepancy",
     "class_balance_loss",
     "class_weights",
     "classification_margin_disparity_discrepancy",

@@ -229,6 +229,10 @@ def _coral(metric: Any, *batch: Tensor) -> Tensor:
     return functional.correlation_alignment(*batch, estimator=metric.estimator)
 
 
+def _cmd(metric: Any, *batch: Tensor) -> Tensor:
+    return functional.central_moment_discrepancy(*batch, num_moments=metric.num_moments, bounds=metric.bounds)
+
+
 def _dann(metric: Any, source: Tensor, target: Tensor, *weights: Tensor) -> Tensor:
     logits = metric.domain_disc(source), metric.domain_disc(target)
     return functional.domain_adversarial_loss(*logits, *weights, reduction=metric.reduction)
@@ -359,6 +363,7 @@ CASES = [
         enough_features,
         _coral,
     ),
+    Case("CMD", lambda: adaption.CentralMomentDiscrepancyLoss(4, bounds=(-2.0, 2.0)), features, _cmd),
     Case("DANN", lambda: adaption.DomainAdversarialLoss(discriminator()), features, _dann),
     Case("DANN weighted", lambda: adaption.DomainAdversarialLoss(discriminator()), with_weights, _dann),
     Case("DANN sum", lambda: adaption.DomainAdversarialLoss(discriminator(), "sum"), features, _dann, paired=True),

@@ -184,6 +184,15 @@ def _trace_of_square(x: Tensor) -> Tensor:
     return pairs / (n * (n - 1)) - 2 * triples / (n * (n - 1) * (n - 2)) + fours / (n * (n - 1) * (n - 2) * (n - 3))
 
 
+def cmd(metric: Any, source: Tensor, target: Tensor) -> Tensor:
+    width = metric.bounds[1] - metric.bounds[0]
+    value: Tensor = torch.linalg.vector_norm(source.mean(0) - target.mean(0)) / width
+    for k in range(2, metric.num_moments + 1):
+        left, right = (((x - x.mean(0)) ** k).mean(0) for x in (source, target))
+        value = value + torch.linalg.vector_norm(left - right) / width**k
+    return value
+
+
 # domain discriminators
 
 
@@ -510,6 +519,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "LocalMaximumMeanDiscrepancyLoss": lmmd,
     "BatchSpectralPenalizationLoss": bsp,
     "CorrelationAlignmentLoss": coral,
+    "CentralMomentDiscrepancyLoss": cmd,
     "DomainAdversarialLoss": dann,
     "ConditionalDomainAdversarialLoss": cdan,
     "AdversarialDiscriminativeLoss": adda,

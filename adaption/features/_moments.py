@@ -12,6 +12,7 @@ and Arbitrary-Order Statistical Moments, 2008).
 from __future__ import annotations
 
 import functools
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,6 +89,33 @@ class FourthOrder(Scatter):
             cubes + 2 * image + (trace + number * square) * shift,
             fourths + 4 * (cubes @ shift + shift @ image) + square * (2 * trace + number * square),
         )
+
+
+class Powers(Scatter):
+    """Of each feature by itself: the sums of its powers, from the second to that of `order`, one after the other."""
+
+    def __init__(self, order: int) -> None:
+        self.order = order
+        self.names = ("powers",) if order > 1 else ()
+
+    def of(self, z: Tensor) -> Sums:
+        """Of centred rows."""
+        power, sums = z, []
+        for _ in range(2, self.order + 1):
+            power = power * z
+            sums.append(power.sum(0))
+        return (torch.cat(sums),) if sums else ()
+
+    def shifted(self, number: Any, sums: Sums, shift: Tensor) -> Sums:
+        """By the binomial theorem; the sum of the first powers is 0."""
+        if not sums:
+            return ()
+        known = [number, torch.zeros_like(shift), *sums[0].view(self.order - 1, -1)]
+        moved = []
+        for power in range(2, self.order + 1):
+            terms = [math.comb(power, k) * shift**k * known[power - k] for k in range(power + 1)]
+            moved.append(functools.reduce(torch.add, terms))
+        return (torch.cat(moved),)
 
 
 @full_precision

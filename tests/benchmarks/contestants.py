@@ -171,6 +171,16 @@ def plain_coral(source: Tensor, target: Tensor) -> Tensor:
     return (covariance(source) - covariance(target)).square().mean() / 4
 
 
+def plain_cmd(source: Tensor, target: Tensor, num_moments: int = 5) -> Tensor:
+    """The formula as one writes it down, with powers."""
+    means = source.mean(0), target.mean(0)
+    loss: Tensor = torch.linalg.vector_norm(means[0] - means[1])
+    for k in range(2, num_moments + 1):
+        moments = [(features - mean).pow(k).mean(0) for features, mean in zip((source, target), means, strict=True)]
+        loss = loss + torch.linalg.vector_norm(moments[0] - moments[1])
+    return loss
+
+
 def plain_cdan(disc: nn.Module, logits: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor]) -> Tensor:
     """The outer product of features and predictions, and the cross-entropy of the discriminator on it."""
     loss = torch.zeros(())
@@ -375,6 +385,16 @@ def _(n: int, d: int) -> Step:
 @contestant("CORAL", "skada")
 def _(n: int, d: int) -> Step:
     return step(skada("losses").deepcoral_loss, *leaves(n, d))
+
+
+@contestant("CMD", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.central_moment_discrepancy, *leaves(n, d))
+
+
+@contestant("CMD", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_cmd, *leaves(n, d))
 
 
 @contestant("DANN", "adaption")

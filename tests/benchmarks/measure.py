@@ -163,6 +163,7 @@ PROMISES: dict[str, tuple[float, str, Callable[[], float]]] = {
     ),
     "CORAL, 64 x 2,048: time over plain autograd with covariances": (0.1, "", lambda: beside_plain("CORAL", 64, 2048)),
     "CORAL, 256 x 256: time over plain autograd with covariances": (1.0, "", lambda: beside_plain("CORAL", 256, 256)),
+    "CMD, 128 x 256: time over plain autograd": (1.1, "", lambda: beside_plain("CMD", 128, 256)),
     "MCC, 128 x 31: time over plain autograd": (0.9, "", lambda: beside_plain("MCC", 128, 31)),
     "MCC, 128 x 345: time over plain autograd": (0.3, "", lambda: beside_plain("MCC", 128, 345)),
     "entropy, 128 x 31: time over plain autograd": (1.1, "", lambda: beside_plain("entropy", 128, 31)),

@@ -274,6 +274,8 @@ def test_bounds_of_zero_are_reached() -> None:
         (adaption.MaximumMeanDiscrepancyLoss(), equal, equal),
         (adaption.JointMaximumMeanDiscrepancyLoss(), [equal], [equal]),
         (adaption.BatchSpectralPenalizationLoss(), equal, equal),
+        (adaption.CorrelationAlignmentLoss(), equal, equal),
+        (adaption.CentralMomentDiscrepancyLoss(), equal, equal),
         (adaption.DomainAdversarialLoss(nn.Identity()), -right, right),
         (adaption.ConditionalDomainAdversarialLoss(lambda joint: joint.sum(1)), equal, -sure[:4], equal, sure[:4]),
         (adaption.AdversarialDiscriminativeLoss(), right, "target"),

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adaption.features._moments import FourthOrder, Moments, Scatter, moments, together
+from adaption.features._moments import FourthOrder, Moments, Powers, Scatter, moments, together
 
-KINDS = [Scatter(), FourthOrder()]
+KINDS = [Scatter(), FourthOrder(), Powers(1), Powers(5)]
 
 
 def samples(number: int, width: int, seed: int) -> Tensor:
@@ -51,6 +51,8 @@ def test_sums_are_those_about_the_mean() -> None:
     torch.testing.assert_close(found.sums[1], cubes)
     torch.testing.assert_close(found.sums[2], torch.stack([(row @ row) ** 2 for row in z]).sum())
     torch.testing.assert_close(found.covariance, torch.cov(x.T))
+    powers = moments(x, Powers(5)).sums[0].view(4, 3)
+    torch.testing.assert_close(powers, torch.stack([(z**k).sum(0) for k in range(2, 6)]))
 
 
 def test_the_place_of_the_origin_does_not_matter() -> None:

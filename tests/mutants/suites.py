@@ -59,8 +59,12 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "ensemble/class_balance.py": (("ensemble/test_class_balance.py",), "balance"),
     "ensemble/consistency.py": (("ensemble/test_consistency.py",), "onsistency"),
     "features/_random_features.py": (("features/test_random_features.py",), "random and features"),
-    "features/_moments.py": (("features/test_moments.py", "features/test_coral.py"), "CORAL"),
+    "features/_moments.py": (
+        ("features/test_moments.py", "features/test_coral.py", "features/test_cmd.py"),
+        "CORAL or CMD",
+    ),
     "features/bsp.py": (("features/test_bsp.py",), "BSP or spectral"),
+    "features/cmd.py": (("features/test_cmd.py",), "CMD or entral"),
     "features/coral.py": (("features/test_coral.py",), "CORAL or orrelation"),
     "features/jmmd.py": (("features/test_jmmd.py", "features/test_engine.py"), "JMMD or joint_max or JointMax"),
     "features/mmd.py": (("features/test_mmd.py", "features/test_engine.py"), "MMD or maximum_mean or MaximumMean"),

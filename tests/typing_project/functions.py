@@ -20,6 +20,7 @@ def distances(source: Tensor, target: Tensor) -> dict[str, Tensor]:
     losses: dict[str, TwoDomains] = {
         "MMD": F.maximum_mean_discrepancy,
         "BSP": F.batch_spectral_penalization,
+        "CMD": F.central_moment_discrepancy,
         "CORAL": F.correlation_alignment,
         "bandwidth": F.median_bandwidth,
     }

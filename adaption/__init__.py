@@ -19,6 +19,7 @@ from adaption.features.cmd import CentralMomentDiscrepancyLoss
 from adaption.features.coral import CorrelationAlignmentLoss
 from adaption.features.jmmd import JointMaximumMeanDiscrepancyLoss
 from adaption.features.mmd import MaximumMeanDiscrepancyLoss
+from adaption.features.sinkhorn import SinkhornDivergenceLoss
 from adaption.hypothesis.mcd import ClassifierDiscrepancyLoss, MarginalEntropyLoss
 from adaption.hypothesis.mdd import (
     ClassificationMarginDisparityDiscrepancy,
@@ -75,6 +76,7 @@ __all__ = [
     "PseudoLabelLoss",
     "RegressionDisparity",
     "RegressionMarginDisparityDiscrepancy",
+    "SinkhornDivergenceLoss",
     "SoftNeighborhoodDensity",
     "UnknownClassBinaryCrossEntropy",
     "collect_classification_results",

@@ -12,6 +12,7 @@ from adaption.features.cmd import central_moment_discrepancy
 from adaption.features.coral import correlation_alignment
 from adaption.features.jmmd import joint_maximum_mean_discrepancy
 from adaption.features.mmd import maximum_mean_discrepancy, median_bandwidth
+from adaption.features.sinkhorn import sinkhorn_divergence
 from adaption.hypothesis.mcd import classifier_discrepancy, marginal_entropy
 from adaption.hypothesis.mdd import (
     classification_margin_disparity_discrepancy,
@@ -60,5 +61,6 @@ __all__ = [
     "regression_disparity",
     "regression_margin_disparity_discrepancy",
     "shift_log",
+    "sinkhorn_divergence",
     "unknown_class_binary_cross_entropy",
 ]

@@ -221,6 +221,11 @@ def _lmmd(metric: Any, *batch: Tensor) -> Tensor:
     return functional.local_maximum_mean_discrepancy(*batch, **settings)
 
 
+def _sinkhorn(metric: Any, *batch: Tensor) -> Tensor:
+    settings = {"regularization": metric.regularization, "max_iters": metric.max_iters}
+    return functional.sinkhorn_divergence(*batch, **settings)
+
+
 def _bsp(metric: Any, *batch: Tensor) -> Tensor:
     return functional.batch_spectral_penalization(*batch, num_singular_values=metric.num_singular_values)
 
@@ -364,6 +369,13 @@ CASES = [
         _coral,
     ),
     Case("CMD", lambda: adaption.CentralMomentDiscrepancyLoss(4, bounds=(-2.0, 2.0)), features, _cmd),
+    Case(
+        "Sinkhorn",
+        lambda: adaption.SinkhornDivergenceLoss(regularization=1.0),
+        with_weights,
+        _sinkhorn,
+        epoch="batches",
+    ),
     Case("DANN", lambda: adaption.DomainAdversarialLoss(discriminator()), features, _dann),
     Case("DANN weighted", lambda: adaption.DomainAdversarialLoss(discriminator()), with_weights, _dann),
     Case("DANN sum", lambda: adaption.DomainAdversarialLoss(discriminator(), "sum"), features, _dann, paired=True),

@@ -156,6 +156,36 @@ def lmmd(metric: Any, source: Tensor, labels: Tensor, target: Tensor, logits: Te
     return torch.stack(found).mean() if found else 0 * kernel.sum()
 
 
+def scalings(
+    cost: Tensor, a: Tensor, b: Tensor, epsilon: Tensor, penalty: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Sinkhorn's iteration to its end, of the matrix e^(-cost / epsilon) itself; soft as in Chizat et al. 2018."""
+    power = 1.0 if penalty is None else penalty / (penalty + float(epsilon))
+    kernel, u, v = torch.exp(-cost / epsilon), torch.ones_like(a), torch.ones_like(b)
+    for _ in range(1000):
+        u = (kernel @ (b * v)) ** -power
+        v = (kernel.T @ (a * u)) ** -power
+    return u, v
+
+
+def sinkhorn(metric: Any, source: Tensor, target: Tensor, u: Any = None, v: Any = None) -> Tensor:
+    """Feydy et al. 2019, equations (3) and (8): the dual, in which potentials are constant, being at their best."""
+    a, b = (
+        torch.full((len(x),), 1 / len(x), dtype=x.dtype) if w is None else w.flatten() / w.sum()
+        for x, w in ((source, u), (target, v))
+    )
+    pairs = ((source, a, target, b), (source, a, source, a), (target, b, target, b))
+    costs = [(x[:, None] - y[None]).square().sum(2) for x, _, y, _ in pairs]
+    epsilon = metric.regularization * (a[:, None] * b * costs[0]).sum().detach()
+    terms = []
+    for cost, (_, p, _, q) in zip(costs, pairs, strict=True):
+        f, g = (epsilon * w.log() for w in scalings(cost.detach(), p.detach(), q.detach(), epsilon))
+        mass = (p[:, None] * q * torch.exp((f[:, None] + g - cost) / epsilon)).sum()
+        terms.append((p * f).sum() + (q * g).sum() - epsilon * (mass - 1))
+    value: Tensor = terms[0] - terms[1] / 2 - terms[2] / 2
+    return value
+
+
 def bsp(metric: Any, source: Tensor, target: Tensor) -> Tensor:
     leading = [torch.linalg.svdvals(features)[: metric.num_singular_values] for features in (source, target)]
     return torch.cat(leading).square().sum()
@@ -517,6 +547,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "MaximumMeanDiscrepancyLoss": mmd,
     "JointMaximumMeanDiscrepancyLoss": jmmd,
     "LocalMaximumMeanDiscrepancyLoss": lmmd,
+    "SinkhornDivergenceLoss": sinkhorn,
     "BatchSpectralPenalizationLoss": bsp,
     "CorrelationAlignmentLoss": coral,
     "CentralMomentDiscrepancyLoss": cmd,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import sys
 import types
 from collections.abc import Callable
@@ -139,6 +140,30 @@ def plain_lmmd(source: Tensor, labels: Tensor, target: Tensor, logits: Tensor) -
         kernel = kernel + torch.exp(-(2.0 ** (s - 2)) * distances / bandwidth) / 5
     within = (a @ a.T * kernel[:n, :n]).sum() + (b @ b.T * kernel[n:, n:]).sum()
     return (within - 2 * (a @ b.T * kernel[:n, n:]).sum()) / common.sum()
+
+
+def plain_transport(cost: Tensor, epsilon: Tensor, steps: int = 100) -> Tensor:
+    """Sinkhorn's iteration in the log domain, of equal weights, with the plan held constant."""
+    n, m = cost.shape
+    with torch.no_grad():
+        scaled = cost / epsilon
+        f = torch.zeros(n)
+        for _ in range(steps):
+            g = -(f[:, None] - scaled).logsumexp(0) + math.log(n)
+            f = -(g - scaled).logsumexp(1) + math.log(m)
+        plan = torch.exp(f[:, None] + g - scaled) / (n * m)
+        entropy = epsilon * torch.special.xlogy(plan, plan * n * m).sum()
+    value: Tensor = (plan * cost).sum() + entropy
+    return value
+
+
+def plain_sinkhorn(source: Tensor, target: Tensor) -> Tensor:
+    """The formula as one writes it down, over `torch.cdist`."""
+    across, *within = (torch.cdist(x, y).square() for x, y in ((source, target), (source, source), (target, target)))
+    epsilon = 0.05 * across.detach().mean()
+    terms = [plain_transport(cost, epsilon) for cost in within]
+    value: Tensor = plain_transport(across, epsilon) - terms[0] / 2 - terms[1] / 2
+    return value
 
 
 def plain_jmmd(source: list[Tensor], target: list[Tensor]) -> Tensor:
@@ -349,6 +374,23 @@ def _(n: int, d: int) -> Step:
 @contestant("LMMD", "plain autograd")
 def _(n: int, d: int) -> Step:
     return step(plain_lmmd, *labels_and_logits(n, d))
+
+
+@contestant("Sinkhorn", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.sinkhorn_divergence, *leaves(n, d))
+
+
+@contestant("Sinkhorn", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_sinkhorn, *leaves(n, d))
+
+
+@contestant("Sinkhorn", "geomloss")
+def _(n: int, d: int) -> Step:
+    geomloss = importlib.import_module("geomloss")
+    blur = (0.05 * d) ** 0.5  # its cost is half of ours, whose mean is 2 d, and its regularisation the square of this
+    return step(geomloss.SamplesLoss("sinkhorn", p=2, blur=blur, backend="tensorized"), *leaves(n, d))
 
 
 @contestant("BSP", "adaption")

@@ -122,6 +122,7 @@ LOSSES: dict[str, tuple[Callable[[], AdditiveMetric], Callable[..., tuple[Any, .
     "LMMD": (lambda: adaption.LocalMaximumMeanDiscrepancyLoss(gather_distributed=True), _conditional),
     "CMD": (lambda: adaption.CentralMomentDiscrepancyLoss(gather_distributed=True), _outputs),
     "CORAL": (lambda: adaption.CorrelationAlignmentLoss(gather_distributed=True), _outputs),
+    "Sinkhorn": (lambda: adaption.SinkhornDivergenceLoss(gather_distributed=True), _weighted),
     "marginal entropy": (lambda: adaption.MarginalEntropyLoss(gather_distributed=True), _predictions),
     "marginal entropy dense": (lambda: adaption.MarginalEntropyLoss(gather_distributed=True), _dense_predictions),
     "class balance": (lambda: adaption.ClassBalanceLoss(CLASSES, gather_distributed=True), _predictions),

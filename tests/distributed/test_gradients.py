@@ -18,8 +18,8 @@ RANKS = 2
 # is a mean over pairs of samples, and so a sum like the others.
 NO_SUMS = {
     *("MMD", "MMD weighted", "MMD unbiased", "MMD pooled", "MMD random features", "BSP", "PADA"),
-    *("LMMD",),
     *("CMD", "CORAL", "CORAL unbiased"),
+    *("LMMD", "Sinkhorn"),
     *("JMMD", "JMMD thetas", "JMMD pooled", "JMMD pooled thetas"),
     *("CDAN+E", "CDAN+E sum", "CDAN+E none", "MCD marginal entropy", "MCD marginal entropy dense", "class balance"),
     *("MCC", "information", "information dense", "nuclear norm", "pseudo label share dense", "pseudo label share none"),

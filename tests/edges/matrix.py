@@ -296,6 +296,7 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, Any]]] = {
     "ProxyADistance": lambda *_: ("0", 0.0),
     "PseudoLabelLoss": lambda *_: ("0", 0.0),
     "RegressionMarginDisparityDiscrepancy": lambda *_: ("0", 0.0),
+    "SinkhornDivergenceLoss": lambda *_: ("0", 0.0),
     "SoftNeighborhoodDensity": lambda *_: ("log(n - 1)", math.log(N - 1)),
     "UnknownClassBinaryCrossEntropy": lambda case, _: ("H(t, 1/c)", _binary_entropy(setting(case, "t"), 1 / WIDTH)),
 }
@@ -353,6 +354,7 @@ EQUAL: dict[str, Callable[[Case, dict[str, Any]], tuple[str, float]]] = {
     "BatchSpectralPenalizationLoss": _twice_the_energy,
     "DomainAccuracy": lambda *_: ("0.5", 0.5),
     "ProxyADistance": lambda *_: ("0", 0.0),
+    "SinkhornDivergenceLoss": lambda *_: ("0", 0.0),
 }
 TWINS = {"predictions2": "predictions1", "teacher": "student", "output_adv": "output"}
 
@@ -370,7 +372,11 @@ def duplicated_rows(case: Case) -> str:
     if once.ndim and case.name != "PADA":
         close(twice, once.repeat_interleave(2, dim=0))
         return "twice"
-    factor = 2 if setting(case, "reduction") == "sum" or case.epoch == "batches" else 1
+    factor = (
+        2
+        if setting(case, "reduction") == "sum" or isinstance(case.build(), adaption.BatchSpectralPenalizationLoss)
+        else 1
+    )
     close(twice, factor * once)
     return "doubled" if factor == 2 else "unchanged"
 

@@ -41,6 +41,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_precision.py": (("hypothesis_family/test_mdd.py", "machinery"), "L2 or DANN or OSBP or MDD or entropy"),
     "_reduction.py": (("hypothesis_family/test_mdd.py", "ensemble"), "DANN or L2 or MDD or consistency"),
     "_spectrum.py": (("features/test_bsp.py",), "BSP"),
+    "_transport.py": (("features/test_sinkhorn.py",), "Sinkhorn"),
     "_unmoved.py": (("machinery/test_modules_inside.py",), "DANN"),
     "adversarial/_discriminator.py": (("adversarial",), "DANN or ADDA"),
     "adversarial/_entropy.py": (("adversarial/test_advent.py", "adversarial/test_cdan.py"), "ADVENT or CDAN"),
@@ -68,6 +69,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "features/coral.py": (("features/test_coral.py",), "CORAL or orrelation"),
     "features/jmmd.py": (("features/test_jmmd.py", "features/test_engine.py"), "JMMD or joint_max or JointMax"),
     "features/mmd.py": (("features/test_mmd.py", "features/test_engine.py"), "MMD or maximum_mean or MaximumMean"),
+    "features/sinkhorn.py": (("features/test_sinkhorn.py",), "inkhorn"),
     "hypothesis/mcd.py": (("hypothesis_family/test_mcd.py",), "MCD or ClassifierDisc or arginal"),
     "hypothesis/mdd.py": (("hypothesis_family/test_mdd.py",), "MDD or argin or shift_log"),
     "hypothesis/regda.py": (

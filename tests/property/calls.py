@@ -120,6 +120,7 @@ FUNCTIONS: dict[str, Callable[[], Arguments]] = {
     "regression_margin_disparity_discrepancy": lambda: (
         heads() | {"margin": 2.0, "loss_function": F.mse_loss, "reduction": "mean"}
     ),
+    "sinkhorn_divergence": lambda: two_domains("features", rows) | weights() | {"regularization": 0.5, "max_iters": 50},
     "shift_log": lambda: {"x": probabilities(), "offset": 1e-6},
 }
 

@@ -183,6 +183,21 @@ def classes_at_points(draw: st.DrawFn) -> Problem:
 
 
 @st.composite
+def translations(draw: st.DrawFn) -> Problem:
+    """Sinkhorn of a batch and itself moved by s, at any regularisation: |s|^2, which pulls by -2 w s.
+
+    In |x - y - s|^2 = |x - y|^2 - 2 s'(x - y) + |s|^2 the second term is 0 on average, for plans of equal margins.
+    """
+    generator, dtype, d, n = draw(generators), draw(dtypes), draw(widths), draw(sizes)
+    source, shift = grid(generator, n, d), grid(generator, d)
+    weights = shares(generator, n)
+    metric = adaption.SinkhornDivergenceLoss(regularization=draw(st.sampled_from([2.0, 20.0])), max_iters=500)
+    portions = weights / weights.sum()
+    pull = -2 * portions[:, None] * shift
+    return asked(metric, dtype, (source, source + shift, weights, weights), shift.square().sum(), {0: pull})
+
+
+@st.composite
 def joint_point_masses(draw: st.DrawFn) -> Problem:
     """Two points in every layer, k of each layer multiplied: 2 - 2 k1 k2 .."""
     generator, estimator = draw(generators), draw(st.sampled_from(["biased", "unbiased"]))
@@ -534,6 +549,7 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
         point_masses,
         mixtures_of_points,
         classes_at_points,
+        translations,
         joint_point_masses,
         known_spectra,
         linear_discriminators,

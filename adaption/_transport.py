@@ -1,0 +1,107 @@
+r"""Optimal transport with entropic regularisation, between samples with weights.
+
+With costs :math:`M`, weights `a` and `b` that sum to 1, and the regularisation :math:`\varepsilon`, the plan of least
+
+.. math:: \sum_{ij} \pi_{ij} M_{ij} + \varepsilon \, \mathrm{KL}(\pi \,|\, a b^\top)
+
+is :math:`\pi_{ij} = a_i b_j e^{f_i + g_j - M_{ij} / \varepsilon}`, with potentials `f` and `g`, here in units of
+:math:`\varepsilon`, for which its rows sum to `a` and its columns to `b`. One condition after the other is met in turn
+(Sinkhorn 1967):
+
+.. math::
+    g_j = -\lambda \log \sum_i a_i e^{f_i - M_{ij} / \varepsilon}, \qquad
+    f_i = -\lambda \log \sum_j b_j e^{g_j - M_{ij} / \varepsilon}
+
+with :math:`\lambda = 1`. Where the sums of rows and columns may differ from `a` and `b`, at a price of :math:`\tau`
+times the divergence :math:`\mathrm{KL}` of the one from the other, :math:`\lambda = \tau / (\tau + \varepsilon)`
+(Chizat et al. 2018).
+
+Logarithms keep all of this finite, and cost an exponential of each pair of samples at each step. So they are taken for
+the rows once in ten steps. They leave a matrix :math:`e^{f_i + g_j - M_{ij} / \varepsilon}` whose entries are in range;
+the steps between correct the potentials by factors u and v, each from a product with that matrix. Factors are held
+within bounds, which changes nothing in the end, where the steps no longer move the potentials.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_STEPS = 10  # for each exponential
+_TOLERANCE = 1e-9  # of the potentials: below it, steps change digits that float32 has not
+# Of a factor, whose products with weights and with an entry of the matrix must stay in range.
+_LARGEST = {torch.float64: 1e100, torch.float32: 1e12}
+
+
+class Transport:
+    """A problem, and the potentials found so far.
+
+    Args:
+        cost: the costs in units of the regularisation, shape ``(n, m)``.
+        source_weights: `a`, shape ``(n,)``.
+        target_weights: `b`, shape ``(m,)``.
+        softness: λ, 1 where rows and columns must sum to the weights.
+    """
+
+    def __init__(self, cost: Tensor, source_weights: Tensor, target_weights: Tensor, softness: float = 1.0) -> None:
+        self.a, self.b, self._softness, self._cost = source_weights, target_weights, softness, cost
+        self._gain = target_weights.log() - cost  # less than nothing from a sample that counts nothing
+        self._matrix = torch.empty_like(cost)
+        self.f = -softness * self._gain.amax(1)
+        self.g = -softness * ((source_weights.log() + self.f).unsqueeze(1) - cost).logsumexp(0)
+
+    def advance(self, steps: int) -> Tensor:
+        """Take some steps; return by how much the last of them has changed the potentials of the columns."""
+        self.f = -self._softness * torch.add(self._gain, self.g, out=self._matrix).amax(1)
+        # only a sample that counts nothing can have an entry beyond the bound
+        largest = math.log(_LARGEST[self.f.dtype])
+        matrix = torch.sub(self.g, self._cost, out=self._matrix).add_(self.f.unsqueeze(1)).clamp_(max=largest).exp_()
+        # what the potentials in the matrix would add to those of soft constraints
+        start_u, start_v = (torch.exp((self._softness - 1) * potential) for potential in (self.f, self.g))
+        u, v = self._factor(torch.mv(matrix, self.b), start_u), torch.ones_like(self.g)
+        for _ in range(steps):
+            before, v = v, self._factor(torch.mv(matrix.T, self.a * u), start_v)
+            u = self._factor(torch.mv(matrix, self.b * v), start_u)
+        self.f, self.g = self.f + u.log(), self.g + v.log()
+        self._factors = self.a * u, self.b * v
+        return (v / before - 1).abs().amax()
+
+    def _factor(self, sums: Tensor, start: Tensor) -> Tensor:
+        largest = _LARGEST[sums.dtype]
+        return (start / (sums if self._softness == 1 else sums**self._softness)).clamp_(1 / largest, largest)
+
+    def plan(self) -> Tensor:
+        """What each source sample sends to each target sample, shape ``(n, m)``."""
+        rows, columns = self._factors
+        return (self._matrix * columns).mul_(rows.unsqueeze(1))
+
+    def dual(self) -> Tensor:
+        """The least value, in units of the regularisation: from below, where steps were too few."""
+        return self.a @ self.f + self.b @ self.g
+
+
+def solve(problems: Sequence[Transport], max_iters: int) -> None:
+    """Find the potentials of problems: all with equally many steps, so that equal problems have equal answers.
+
+    On the CPU they end where nothing changes any more; elsewhere that is not read.
+    """
+    for start in range(0, max_iters, _STEPS):
+        steps = min(_STEPS, max_iters - start)
+        changes = [problem.advance(steps) for problem in problems]
+        if changes[0].device.type == "cpu" and all(float(change) < _TOLERANCE for change in changes):
+            break
+
+
+def squared_distances(left: Tensor, right: Tensor) -> Tensor:
+    """Between rows that lie around 0, shape ``(n, m)``."""
+    norms = left.square().sum(1, keepdim=True)
+    return torch.addmm(norms + right.square().sum(1), left, right.T, alpha=-2).clamp_(min=0)
+
+
+def scale(cost: Tensor, source_weights: Tensor, target_weights: Tensor) -> Tensor:
+    """The mean cost, the unit of the regularisation; 1 where nothing costs anything."""
+    mean = source_weights @ cost @ target_weights
+    return torch.where(mean == 0, 1.0, mean)

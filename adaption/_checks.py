@@ -360,7 +360,7 @@ def input_width(network: object) -> int | None:
     """The number of columns that a network takes, where it is certain."""
     layer = _first_layer(network)
     width = getattr(layer, WIDTHS.get(type(layer).forward, ""), None) if layer is not None else None
-    return width if isinstance(width, int) and width > 0 else None  # a lazy layer says 0
+    return width if isinstance(width, int) else None
 
 
 def fits(name: str, value: Tensor, network_name: str, network: object) -> None:

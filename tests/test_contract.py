@@ -62,6 +62,11 @@ def test_function_metric_and_epoch_value_agree(case: Case) -> None:
 
 
 @every_metric
+def test_ranks_keep_their_batches_apart_unless_asked(case: Case) -> None:
+    assert not getattr(case.build(), "gather_distributed", False)
+
+
+@every_metric
 def test_update_and_forward_accumulate_the_same(case: Case) -> None:
     forwarded, updated = case.build(), case.build()
     for n, m in sizes(case):

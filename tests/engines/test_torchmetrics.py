@@ -286,6 +286,8 @@ def test_bounds_of_zero_are_reached() -> None:
         (adaption.EntropyMinimizationLoss(), sure),
         (adaption.PseudoLabelLoss(), sure),
     ]
+    disparity = adaption.ClassificationMarginDisparityDiscrepancy()
+    assert disparity(sure, sure, sure, sure.roll(1, 0)).item() == disparity.plot_upper_bound == 0
     for metric, *batch in reached:
         assert metric(*batch).item() == pytest.approx(metric.plot_lower_bound, abs=1e-12), type(metric).__name__
         assert metric.plot_upper_bound is None

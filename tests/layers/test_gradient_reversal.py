@@ -135,6 +135,7 @@ def test_compiles_whole_without_compiling_anew_as_the_schedule_rises() -> None:
         ({"lo": math.inf}, ValueError, "`lo` must be a finite number"),
         ({"hi": "1"}, TypeError, "`hi` must be a number, but got str"),
         ({"max_iters": 0}, ValueError, "`max_iters` must be at least 1"),
+        ({"max_iters": 2**31}, ValueError, "`max_iters` must be at most 2147483647, but got 2147483648"),
         ({"max_iters": True}, TypeError, "`max_iters` must be an integer, but got bool"),
         ({"auto_step": 1}, TypeError, "`auto_step` must be True or False"),
     ],
@@ -146,6 +147,7 @@ def test_bad_settings(arguments: dict[str, Any], error: type[Exception], message
 
 
 def test_bad_input() -> None:
+    assert WarmStartGradientReversalLayer(max_iters=2**31 - 1).max_iters == 2**31 - 1  # the most that is allowed
     with pytest.raises(ValueError, match="`grad_weight` must be a finite number"):
         GradientReversalLayer(math.nan)
     with pytest.raises(TypeError, match="`features` must be a floating-point tensor"):

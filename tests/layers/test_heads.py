@@ -55,6 +55,13 @@ def test_training_gives_both_heads_and_evaluation_the_main_one(network: Any, wid
     torch.testing.assert_close(copied(IMAGES), model(IMAGES))
 
 
+@pytest.mark.parametrize("network", [ImageClassifier, ImageRegressor])
+def test_the_bottleneck_starts_as_the_authors_do(network: Any) -> None:
+    (linear,) = (layer for layer in network(backbone(), 5).bottleneck if isinstance(layer, nn.Linear))
+    assert linear.weight.std().item() == pytest.approx(0.005, rel=0.05)
+    assert linear.bias.unique().item() == pytest.approx(0.1)
+
+
 def test_regressor_stays_in_range_or_takes_heads_of_its_own() -> None:
     output, output_adv = ImageRegressor(backbone(), 2, **SMALL)(100 * IMAGES)
     assert min(output.min(), output_adv.min()) >= 0

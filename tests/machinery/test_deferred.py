@@ -12,7 +12,7 @@ import torch
 from cases import CLASSES, EVERY_METRIC, WIDTH, Case, flat
 from torch import Tensor, nn
 
-from adaption import AutomaticUpdateClassWeightModule, layers
+from adaption import AutomaticUpdateClassWeightModule, MaximumMeanDiscrepancyLoss, layers
 from adaption._metric import AdditiveMetric
 
 every_metric = pytest.mark.parametrize("case", EVERY_METRIC, ids=str)
@@ -86,6 +86,17 @@ def test_its_default_survives_other_memory(case: Case) -> None:
     metric.to_empty(device="cpu")
     metric.reset()
     assert_fresh(metric, case)
+
+
+def test_values_go_with_their_memory() -> None:
+    metric: Any = MaximumMeanDiscrepancyLoss()
+    metric(torch.randn(4, 2), torch.randn(3, 2))
+    metric.compute()
+    metric.to("meta")
+    assert metric._computed.is_meta
+    assert metric._forward_cache.is_meta
+    metric.to_empty(device="cpu")
+    assert metric._computed is metric._forward_cache is None
 
 
 @every_metric

@@ -182,8 +182,10 @@ def _silent(tree: ast.AST) -> Iterator[Position]:
         elif isinstance(node, ast.Assign):
             wording = ast.unparse(node.targets[0]) == "msg"
             nodes = [node.value] if wording or "Callable[" in ast.unparse(node.value) else []  # or a name for a type
-        if isinstance(node, ast.FunctionDef):  # nobody builds what is abstract
-            nodes += [decorator for decorator in node.decorator_list if ast.unparse(decorator) == "abstractmethod"]
+        elif isinstance(node, ast.keyword) and node.arg == "strict":  # of `zip`, for readers: lengths are known
+            nodes = [node.value]
+        if isinstance(node, ast.FunctionDef):  # nobody builds what is abstract, or runs what is for type checkers
+            nodes += [each for each in node.decorator_list if ast.unparse(each) in ("abstractmethod", "overload")]
         for silent in nodes:
             if isinstance(silent, ast.expr):
                 end = silent.end_lineno or 0, silent.end_col_offset or 0

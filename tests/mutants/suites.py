@@ -20,7 +20,7 @@ ENGINE = ("features/test_engine.py", "features/test_mmd.py", "features/test_jmmd
 
 # module: files under tests/, and what names the rows of the laws
 SUITES: dict[str, tuple[tuple[str, ...], str]] = {
-    "_checks.py": (("property/test_hostile.py", "hypothesis_family", "predictions", "adversarial", "weighting"), ""),
+    "_checks.py": (("property/test_hostile.py", "hypothesis_family", "predictions", "layers", "adversarial"), ""),
     "_closed_form.py": ((*ENGINE, "features/test_bsp.py"), "BSP"),
     "_distances.py": (ENGINE, ""),
     "_distributed.py": (("distributed", "machinery/test_joining.py"), ""),
@@ -59,7 +59,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "distance/mmd_test.py": (("distance/test_mmd_test.py",), "two-sample or MaximumMeanDiscrepancyTest"),
     "ensemble/class_balance.py": (("ensemble/test_class_balance.py",), "balance"),
     "ensemble/consistency.py": (("ensemble/test_consistency.py",), "onsistency"),
-    "features/_random_features.py": (("features/test_random_features.py",), "random and features"),
+    "features/_random_features.py": (("features/test_random_features.py", "test_functions.py"), "random and features"),
     "features/_moments.py": (
         ("features/test_moments.py", "features/test_coral.py", "features/test_cmd.py"),
         "CORAL or CMD",
@@ -68,7 +68,10 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "features/cmd.py": (("features/test_cmd.py",), "CMD or entral"),
     "features/coral.py": (("features/test_coral.py",), "CORAL or orrelation"),
     "features/jmmd.py": (("features/test_jmmd.py", "features/test_engine.py"), "JMMD or joint_max or JointMax"),
-    "features/mmd.py": (("features/test_mmd.py", "features/test_engine.py"), "MMD or maximum_mean or MaximumMean"),
+    "features/mmd.py": (
+        ("features/test_mmd.py", "features/test_random_features.py", "features/test_engine.py"),
+        "MMD or maximum_mean or MaximumMean",
+    ),
     "features/sinkhorn.py": (("features/test_sinkhorn.py",), "inkhorn"),
     "hypothesis/mcd.py": (("hypothesis_family/test_mcd.py",), "MCD or ClassifierDisc or arginal"),
     "hypothesis/mdd.py": (("hypothesis_family/test_mdd.py",), "MDD or argin or shift_log"),
@@ -81,7 +84,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "layers/discriminators.py": (("layers/test_discriminators.py",), "Discriminator"),
     "layers/ema.py": (("layers/test_ema.py", "engines/test_resume.py", "machinery/test_deferred.py"), "EmaTeacher"),
     "layers/gradient_reversal.py": (
-        ("layers/test_gradient_reversal.py", "machinery/test_default_dtype.py"),
+        ("layers/test_gradient_reversal.py", "machinery/test_checkpointing.py", "machinery/test_default_dtype.py"),
         "Gradient or gradient",
     ),
     "layers/heads.py": (("layers/test_heads.py",), "Image"),

@@ -71,7 +71,7 @@ def test_balanced_collapsed_and_uniform_predictions(classes: int, dtype: torch.d
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("samples", "classes"), [(64, 10), (10, 64)])
+@pytest.mark.parametrize(("samples", "classes"), [(64, 10), (10, 64), (5000, 4)])
 def test_rounding_does_not_enter_the_gradient_at_rank_one(samples: int, classes: int, dtype: torch.dtype) -> None:
     """Equal rows p: the one singular pair is 1 / sqrt(n) and p / |p|, and no direction of rounding joins it."""
     p = torch.randn(classes, dtype=torch.float64).softmax(0)

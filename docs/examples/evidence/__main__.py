@@ -37,7 +37,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of the data, as docs/evidence.md describes them")
     parser.add_argument("--seeds", type=int, help="number of seeds, from 0 on; at least 2 (default: the task's own)")
     parser.add_argument("--quick", action="store_true", help="try it: two seeds, two epochs of two steps, on noise")
-    parser.add_argument("--rows", nargs="+", help="train these and source only, and take the others from the last run")
+    parser.add_argument("--rows", nargs="+", help="train these and source only, and take the others from earlier runs")
     parser.add_argument("--rewrite", action="store_true", help="write the page from the figures of the last run")
     parser.add_argument(
         "--out", type=Path, default=Path("out/evidence"), help="folder of --quick, and of the runs of selection"
@@ -94,20 +94,18 @@ def rounded(figures: Any) -> Any:
 
 
 def joined(before: dict[str, Any], new: dict[str, Any], rows: tuple[str, ...]) -> dict[str, Any]:
-    """The figures of a run with those of later rows, if the same code, data and seeds gave them.
+    """The figures of earlier runs with those of new rows, if the same code, data and seeds gave them.
 
     Source only, trained again beside the new rows, must come out to the digit.
     """
     results = {}
     for shift, runs in new["results"].items():
-        kept = before["results"].get(shift, {})
-        if [untimed(run) for run in kept.get(SOURCE_ONLY, [])] != [untimed(run) for run in runs[SOURCE_ONLY]]:
-            msg = f"{shift}: {SOURCE_ONLY} did not come out as in the last run: train all rows, without --rows."
+        kept = before["results"][shift]
+        if [untimed(run) for run in kept[SOURCE_ONLY]] != [untimed(run) for run in runs[SOURCE_ONLY]]:
+            msg = f"{shift}: {SOURCE_ONLY} did not come out as before: train all rows, without --rows."
             raise SystemExit(msg)
-        if missing := [row for row in rows if row not in {**kept, **runs}]:
-            msg = f"{shift}: neither trained nor in the last run: {', '.join(missing)}. Name them in --rows, too."
-            raise SystemExit(msg)
-        results[shift] = {row: {**kept, **runs}[row] for row in rows}
+        every = {**kept, **runs}
+        results[shift] = {row: every[row] for row in rows if row in every}
     return {**new, "minutes": before["minutes"] + new["minutes"], "results": results}
 
 
@@ -131,12 +129,17 @@ def main() -> None:
         record = json.loads(figures.read_text())
     elif arguments.rows:
         rows = tuple(row for row in task.rows if row == SOURCE_ONLY or row in arguments.rows)
-        record = joined(json.loads(figures.read_text()), measure(arguments, rows, console), task.rows)
+        record = measure(arguments, rows, console)
+        if figures.is_file():
+            record = joined(json.loads(figures.read_text()), record, task.rows)
     else:
         record = measure(arguments, task.rows, console)
     if not arguments.rewrite:
         figures.parent.mkdir(parents=True, exist_ok=True)
         figures.write_text(json.dumps(record))
+    if missing := [row for row in task.rows if row not in next(iter(record["results"].values()))]:
+        console.print(f"{figures} has no figures yet of {', '.join(missing)}; with them the section can be written.")
+        return
     image = page.parent / "_static" / "evidence" / f"{name}.svg"
     image.parent.mkdir(parents=True, exist_ok=True)
     picture(task, record, image)

@@ -17,6 +17,7 @@ from adaption.ensemble.consistency import ConsistencyLoss, L2ConsistencyLoss
 from adaption.features.bsp import BatchSpectralPenalizationLoss
 from adaption.features.cmd import CentralMomentDiscrepancyLoss
 from adaption.features.coral import CorrelationAlignmentLoss
+from adaption.features.frechet import FrechetDistanceLoss
 from adaption.features.jmmd import JointMaximumMeanDiscrepancyLoss
 from adaption.features.mmd import MaximumMeanDiscrepancyLoss
 from adaption.features.sinkhorn import SinkhornDivergenceLoss
@@ -60,6 +61,7 @@ __all__ = [
     "DomainAdversarialLoss",
     "EnsembleAgreement",
     "EntropyMinimizationLoss",
+    "FrechetDistanceLoss",
     "ImportanceWeightModule",
     "ImportanceWeightedValidation",
     "InformationMaximizationLoss",

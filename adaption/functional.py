@@ -10,6 +10,7 @@ from adaption.ensemble.consistency import consistency_loss, l2_consistency_loss
 from adaption.features.bsp import batch_spectral_penalization
 from adaption.features.cmd import central_moment_discrepancy
 from adaption.features.coral import correlation_alignment
+from adaption.features.frechet import frechet_distance
 from adaption.features.jmmd import joint_maximum_mean_discrepancy
 from adaption.features.mmd import maximum_mean_discrepancy, median_bandwidth
 from adaption.features.sinkhorn import sinkhorn_divergence
@@ -46,6 +47,7 @@ __all__ = [
     "domain_adversarial_loss",
     "entropy_map",
     "entropy_minimization",
+    "frechet_distance",
     "gradient_reversal",
     "information_maximization",
     "joint_maximum_mean_discrepancy",

@@ -376,6 +376,12 @@ CASES = [
         _sinkhorn,
         epoch="batches",
     ),
+    Case(
+        "Fréchet",
+        adaption.FrechetDistanceLoss,
+        features,
+        lambda _, *batch: functional.frechet_distance(*batch),
+    ),
     Case("DANN", lambda: adaption.DomainAdversarialLoss(discriminator()), features, _dann),
     Case("DANN weighted", lambda: adaption.DomainAdversarialLoss(discriminator()), with_weights, _dann),
     Case("DANN sum", lambda: adaption.DomainAdversarialLoss(discriminator(), "sum"), features, _dann, paired=True),

@@ -223,6 +223,18 @@ def cmd(metric: Any, source: Tensor, target: Tensor) -> Tensor:
     return value
 
 
+def frechet(_: Any, source: Tensor, target: Tensor) -> Tensor:
+    """With the trace of the root of the product of the covariances as a sum of singular values."""
+    spreads = covariance(source), covariance(target)
+    gap: Tensor = (source.mean(0) - target.mean(0)).square().sum()
+    rank = min(len(source) - 1, len(target) - 1, source.shape[1])
+    # the leading ones alone: a root has no gradient at 0
+    products = (source - source.mean(0)) @ (target - target.mean(0)).T
+    values = torch.linalg.svdvals(products)[:rank] / ((len(source) - 1) * (len(target) - 1)) ** 0.5
+    distance: Tensor = gap + spreads[0].trace() + spreads[1].trace() - 2 * values.sum()
+    return distance
+
+
 # domain discriminators
 
 
@@ -550,6 +562,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "SinkhornDivergenceLoss": sinkhorn,
     "BatchSpectralPenalizationLoss": bsp,
     "CorrelationAlignmentLoss": coral,
+    "FrechetDistanceLoss": frechet,
     "CentralMomentDiscrepancyLoss": cmd,
     "DomainAdversarialLoss": dann,
     "ConditionalDomainAdversarialLoss": cdan,

@@ -206,6 +206,15 @@ def plain_cmd(source: Tensor, target: Tensor, num_moments: int = 5) -> Tensor:
     return loss
 
 
+def plain_frechet(source: Tensor, target: Tensor) -> Tensor:
+    """The formula as one writes it down, with the eigenvalues of the product of the covariances."""
+    first, second = covariance(source), covariance(target)
+    roots = torch.linalg.eigvals(first @ second).sqrt().real
+    traces = first.trace() + second.trace() - 2 * roots.sum()
+    distance: Tensor = (source.mean(0) - target.mean(0)).square().sum() + traces
+    return distance
+
+
 def plain_cdan(disc: nn.Module, logits: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor]) -> Tensor:
     """The outer product of features and predictions, and the cross-entropy of the discriminator on it."""
     loss = torch.zeros(())
@@ -437,6 +446,16 @@ def _(n: int, d: int) -> Step:
 @contestant("CMD", "plain autograd")
 def _(n: int, d: int) -> Step:
     return step(plain_cmd, *leaves(n, d))
+
+
+@contestant("Fréchet", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.frechet_distance, *leaves(n, d))
+
+
+@contestant("Fréchet", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_frechet, *leaves(n, d))
 
 
 @contestant("DANN", "adaption")

@@ -175,6 +175,11 @@ PROMISES: dict[str, tuple[float, str, Callable[[], float]]] = {
         lambda: beside("geomloss", "Sinkhorn", 256, 256),
     ),
     "Sinkhorn, n = m = 256, d = 256: time over plain autograd": (1.1, "", lambda: beside_plain("Sinkhorn", 256, 256)),
+    "Fréchet, 128 x 256: time over plain autograd with eigenvalues": (
+        1.1,
+        "",
+        lambda: beside_plain("Fréchet", 128, 256),
+    ),
     "MCC, 128 x 31: time over plain autograd": (0.9, "", lambda: beside_plain("MCC", 128, 31)),
     "MCC, 128 x 345: time over plain autograd": (0.3, "", lambda: beside_plain("MCC", 128, 345)),
     "entropy, 128 x 31: time over plain autograd": (1.1, "", lambda: beside_plain("entropy", 128, 31)),

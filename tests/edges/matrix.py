@@ -366,7 +366,7 @@ def duplicated_rows(case: Case) -> str:
     divisor, which is the number of samples less one."""
     batch = case.batch(N, N)
     once, twice = outcome(case, batch).value, outcome(case, repeated(batch, 2)).value
-    changes = adaption.SoftNeighborhoodDensity, adaption.CorrelationAlignmentLoss
+    changes = adaption.SoftNeighborhoodDensity, adaption.CorrelationAlignmentLoss, adaption.FrechetDistanceLoss
     if is_kernel(case) or isinstance(case.build(), changes):
         return FINITE
     if once.ndim and case.name != "PADA":

@@ -61,12 +61,13 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "ensemble/consistency.py": (("ensemble/test_consistency.py",), "onsistency"),
     "features/_random_features.py": (("features/test_random_features.py", "test_functions.py"), "random and features"),
     "features/_moments.py": (
-        ("features/test_moments.py", "features/test_coral.py", "features/test_cmd.py"),
-        "CORAL or CMD",
+        ("features/test_moments.py", "features/test_coral.py", "features/test_cmd.py", "features/test_frechet.py"),
+        "CORAL or CMD or chet",
     ),
     "features/bsp.py": (("features/test_bsp.py",), "BSP or spectral"),
     "features/cmd.py": (("features/test_cmd.py",), "CMD or entral"),
     "features/coral.py": (("features/test_coral.py",), "CORAL or orrelation"),
+    "features/frechet.py": (("features/test_frechet.py",), "chet"),
     "features/jmmd.py": (("features/test_jmmd.py", "features/test_engine.py"), "JMMD or joint_max or JointMax"),
     "features/mmd.py": (
         ("features/test_mmd.py", "features/test_random_features.py", "features/test_engine.py"),

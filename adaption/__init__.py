@@ -9,6 +9,7 @@ from adaption.adversarial.adda import AdversarialDiscriminativeLoss
 from adaption.adversarial.advent import DomainAdversarialEntropyLoss
 from adaption.adversarial.cdan import ConditionalDomainAdversarialLoss
 from adaption.adversarial.dann import DomainAdversarialLoss
+from adaption.conditional.jdot import JointDistributionOptimalTransportLoss
 from adaption.conditional.lmmd import LocalMaximumMeanDiscrepancyLoss
 from adaption.distance.domain_accuracy import DomainAccuracy, ProxyADistance
 from adaption.distance.mmd_test import MaximumMeanDiscrepancyTest
@@ -65,6 +66,7 @@ __all__ = [
     "ImportanceWeightModule",
     "ImportanceWeightedValidation",
     "InformationMaximizationLoss",
+    "JointDistributionOptimalTransportLoss",
     "JointMaximumMeanDiscrepancyLoss",
     "L2ConsistencyLoss",
     "LocalMaximumMeanDiscrepancyLoss",

@@ -105,3 +105,8 @@ def scale(cost: Tensor, source_weights: Tensor, target_weights: Tensor) -> Tenso
     """The mean cost, the unit of the regularisation; 1 where nothing costs anything."""
     mean = source_weights @ cost @ target_weights
     return torch.where(mean == 0, 1.0, mean)
+
+
+def pull(plan: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """The derivative of ``sum over i, j of plan_ij |x_i - y_j|^2`` by x."""
+    return 2 * (plan.sum(1, keepdim=True) * x - plan @ y)

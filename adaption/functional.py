@@ -4,6 +4,7 @@ from adaption.adversarial.adda import adversarial_discriminative_loss
 from adaption.adversarial.advent import entropy_map
 from adaption.adversarial.cdan import conditional_domain_adversarial_loss
 from adaption.adversarial.dann import domain_adversarial_loss
+from adaption.conditional.jdot import joint_distribution_optimal_transport
 from adaption.conditional.lmmd import local_maximum_mean_discrepancy
 from adaption.ensemble.class_balance import class_balance_loss
 from adaption.ensemble.consistency import consistency_loss, l2_consistency_loss
@@ -50,6 +51,7 @@ __all__ = [
     "frechet_distance",
     "gradient_reversal",
     "information_maximization",
+    "joint_distribution_optimal_transport",
     "joint_maximum_mean_discrepancy",
     "l2_consistency_loss",
     "local_maximum_mean_discrepancy",

@@ -221,6 +221,12 @@ def _lmmd(metric: Any, *batch: Tensor) -> Tensor:
     return functional.local_maximum_mean_discrepancy(*batch, **settings)
 
 
+def _jdot(metric: Any, *batch: Any) -> Tensor:
+    names = ("feature_weight", "label_weight", "regularization", "max_iters", "marginal_penalty")
+    settings: dict[str, Any] = {name: getattr(metric, name) for name in names}
+    return functional.joint_distribution_optimal_transport(*batch, **settings)
+
+
 def _sinkhorn(metric: Any, *batch: Tensor) -> Tensor:
     settings = {"regularization": metric.regularization, "max_iters": metric.max_iters}
     return functional.sinkhorn_divergence(*batch, **settings)
@@ -369,6 +375,22 @@ CASES = [
         _coral,
     ),
     Case("CMD", lambda: adaption.CentralMomentDiscrepancyLoss(4, bounds=(-2.0, 2.0)), features, _cmd),
+    Case(
+        "JDOT",
+        lambda: adaption.JointDistributionOptimalTransportLoss(0.5, regularization=1.0),
+        labels_and_logits,
+        _jdot,
+        looked_at=(0, 2, 3),
+        epoch="batches",
+    ),
+    Case(
+        "JDOT unbalanced",
+        lambda: adaption.JointDistributionOptimalTransportLoss(0.5, 2, regularization=1.0, marginal_penalty=0.5),
+        labels_and_logits,
+        _jdot,
+        looked_at=(0, 2, 3),
+        epoch="batches",
+    ),
     Case(
         "Sinkhorn",
         lambda: adaption.SinkhornDivergenceLoss(regularization=1.0),

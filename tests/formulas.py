@@ -168,6 +168,21 @@ def scalings(
     return u, v
 
 
+def jdot(metric: Any, source: Tensor, labels: Tensor, target: Tensor, logits: Tensor) -> Tensor:
+    """Damodaran et al. 2018, equation (5), with the plan of Fatras et al. 2021 where margins are soft."""
+    n, m = len(source), len(target)
+    distances = (source[:, None] - target[None]).square().sum(2)
+    entropies = torch.stack([-logits.softmax(1).log()[:, int(label)] for label in labels])
+    cost = metric.feature_weight * distances + metric.label_weight * entropies
+    a, b = torch.full((n,), 1 / n, dtype=cost.dtype), torch.full((m,), 1 / m, dtype=cost.dtype)
+    mean = cost.detach().mean()
+    penalty = None if metric.marginal_penalty is None else metric.marginal_penalty * float(mean)
+    u, v = scalings(cost.detach(), a, b, metric.regularization * mean, penalty)
+    plan = (a * u)[:, None] * torch.exp(-cost.detach() / (metric.regularization * mean)) * (b * v)
+    value: Tensor = (plan * cost).sum()
+    return value
+
+
 def sinkhorn(metric: Any, source: Tensor, target: Tensor, u: Any = None, v: Any = None) -> Tensor:
     """Feydy et al. 2019, equations (3) and (8): the dual, in which potentials are constant, being at their best."""
     a, b = (
@@ -559,6 +574,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "MaximumMeanDiscrepancyLoss": mmd,
     "JointMaximumMeanDiscrepancyLoss": jmmd,
     "LocalMaximumMeanDiscrepancyLoss": lmmd,
+    "JointDistributionOptimalTransportLoss": jdot,
     "SinkhornDivergenceLoss": sinkhorn,
     "BatchSpectralPenalizationLoss": bsp,
     "CorrelationAlignmentLoss": coral,

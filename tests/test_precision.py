@@ -96,6 +96,7 @@ LOGITS = {
     "information": (0,),
     "nuclear norm": (0,),
     "pseudo label": (0,),
+    "JDOT": (3,),
 }
 
 

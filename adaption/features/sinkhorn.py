@@ -12,7 +12,7 @@ from adaption._global_batch import GlobalBatchMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision
 from adaption._states import sum_dtype
-from adaption._transport import Transport, scale, solve, squared_distances
+from adaption._transport import Transport, pull, scale, solve, squared_distances
 from adaption.features.mmd import check_pair, normalised
 
 
@@ -116,7 +116,7 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
             if need:
                 x, y, back = domains[own][0], domains[1 - own][0], within[own].plan()
                 kinds = [part.to(tensors[own].dtype) for part in (turned, (back + back.T) / 2, x, y)]
-                results.append(_pull(kinds[0], kinds[2], kinds[3]) - _pull(kinds[1], kinds[2], kinds[2]))
+                results.append(pull(kinds[0], kinds[2], kinds[3]) - pull(kinds[1], kinds[2], kinds[2]))
     # of the weights: what a sample adds to the cost, by its potentials
     if needed[2]:
         results.append(epsilon * (across.f - (within[0].f + within[0].g) / 2))
@@ -124,11 +124,6 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
         results.append(epsilon * (across.g - (within[1].f + within[1].g) / 2))
     asked = [tensor for tensor, need in zip(tensors, needed, strict=True) if need]
     return [value.to(tensors[0].dtype), *(found.to(like) for found, like in zip(results[1:], asked, strict=True))]
-
-
-def _pull(plan: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """The derivative of ``sum over i, j of plan_ij |x_i - y_j|^2`` by x."""
-    return 2 * (plan.sum(1, keepdim=True) * x - plan @ y)
 
 
 _divergence = ClosedForm("sinkhorn_divergence", _evaluate)

@@ -142,18 +142,28 @@ def plain_lmmd(source: Tensor, labels: Tensor, target: Tensor, logits: Tensor) -
     return (within - 2 * (a @ b.T * kernel[:n, n:]).sum()) / common.sum()
 
 
-def plain_transport(cost: Tensor, epsilon: Tensor, steps: int = 100) -> Tensor:
-    """Sinkhorn's iteration in the log domain, of equal weights, with the plan held constant."""
+@torch.no_grad()
+def plain_plan(cost: Tensor, epsilon: Tensor, steps: int = 100) -> Tensor:
+    """Sinkhorn's iteration in the log domain, of equal weights."""
     n, m = cost.shape
-    with torch.no_grad():
-        scaled = cost / epsilon
-        f = torch.zeros(n)
-        for _ in range(steps):
-            g = -(f[:, None] - scaled).logsumexp(0) + math.log(n)
-            f = -(g - scaled).logsumexp(1) + math.log(m)
-        plan = torch.exp(f[:, None] + g - scaled) / (n * m)
-        entropy = epsilon * torch.special.xlogy(plan, plan * n * m).sum()
-    value: Tensor = (plan * cost).sum() + entropy
+    scaled, f = cost / epsilon, torch.zeros(n)
+    for _ in range(steps):
+        g = -(f[:, None] - scaled).logsumexp(0) + math.log(n)
+        f = -(g - scaled).logsumexp(1) + math.log(m)
+    return torch.exp(f[:, None] + g - scaled) / (n * m)
+
+
+def plain_transport(cost: Tensor, epsilon: Tensor) -> Tensor:
+    """The cost of the plan, held constant, and of its entropy."""
+    plan = plain_plan(cost, epsilon)
+    value: Tensor = (plan * cost).sum() + epsilon * torch.special.xlogy(plan, plan * plan.numel()).sum()
+    return value
+
+
+def plain_jdot(source: Tensor, labels: Tensor, target: Tensor, logits: Tensor) -> Tensor:
+    """The formula as one writes it down, over `torch.cdist`."""
+    cost = 0.01 * torch.cdist(source, target).square() - logits.log_softmax(1).T[labels]
+    value: Tensor = (plain_plan(cost, 0.05 * cost.detach().mean()) * cost).sum()
     return value
 
 
@@ -383,6 +393,23 @@ def _(n: int, d: int) -> Step:
 @contestant("LMMD", "plain autograd")
 def _(n: int, d: int) -> Step:
     return step(plain_lmmd, *labels_and_logits(n, d))
+
+
+@contestant("JDOT", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.joint_distribution_optimal_transport, *labels_and_logits(n, d))
+
+
+@contestant("JDOT", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_jdot, *labels_and_logits(n, d))
+
+
+@contestant("JDOT", "skada, POT")
+def _(n: int, d: int) -> Step:
+    importlib.import_module("ot")  # for skada to find, and no stub
+    source, labels, target, logits = labels_and_logits(n, d)
+    return step(skada("losses").deepjdot_loss, labels, logits, source, target, 0.01, 1.0)
 
 
 @contestant("Sinkhorn", "adaption")

@@ -122,6 +122,7 @@ LOSSES: dict[str, tuple[Callable[[], AdditiveMetric], Callable[..., tuple[Any, .
     "LMMD": (lambda: adaption.LocalMaximumMeanDiscrepancyLoss(gather_distributed=True), _conditional),
     "CMD": (lambda: adaption.CentralMomentDiscrepancyLoss(gather_distributed=True), _outputs),
     "CORAL": (lambda: adaption.CorrelationAlignmentLoss(gather_distributed=True), _outputs),
+    "JDOT": (lambda: adaption.JointDistributionOptimalTransportLoss(gather_distributed=True), _conditional),
     "Sinkhorn": (lambda: adaption.SinkhornDivergenceLoss(gather_distributed=True), _weighted),
     "Fréchet": (lambda: adaption.FrechetDistanceLoss(gather_distributed=True), _outputs),
     "marginal entropy": (lambda: adaption.MarginalEntropyLoss(gather_distributed=True), _predictions),

@@ -270,6 +270,14 @@ def _no_evidence(case: Case) -> tuple[str, list[float]]:
     return ("0, p = 1", [0, 0, 1, 0, 0]) if setting(case, "pooled") else ("0, p = 0.5", [0, 0, 0.5])
 
 
+def _one_cost(case: Case) -> tuple[str, float]:
+    """All pairs cost w log c. Where the margins are soft, a share of e^(-1 / (r + 2 t)) is carried."""
+    cost, penalty = setting(case, "label_weight") * math.log(CLASSES), setting(case, "marginal_penalty")
+    if penalty is None:
+        return "w log c", cost
+    return "less than w log c", cost * math.exp(-1 / (setting(case, "regularization") + 2 * penalty))
+
+
 UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, Any]]] = {
     "AdversarialDiscriminativeLoss": _constant_logits,
     "BatchSpectralPenalizationLoss": lambda *_: ("2 n d", 2.0 * N * WIDTH),
@@ -287,6 +295,7 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, Any]]] = {
     "DeepEmbeddedValidation": lambda *_: ("1", 1.0),
     "EnsembleAgreement": lambda *_: ("1", 1.0),
     "ImportanceWeightedValidation": lambda _, batch: ("mean weight", mean_weight(batch, "weights")),
+    "JointDistributionOptimalTransportLoss": lambda case, _: _one_cost(case),
     "L2ConsistencyLoss": lambda *_: ("0", 0.0),
     "MarginDisparityDiscrepancy": lambda *_: ("0", 0.0),
     "MaximumMeanDiscrepancyTest": lambda case, _: _no_evidence(case),
@@ -569,6 +578,13 @@ def _matched_classes(case: Case, _: Batch) -> str:
     return "as certain"
 
 
+def _any_logits(case: Case, _: Batch) -> str:
+    args = by_name(case, case.batch(N, N))
+    args["target_logits"] = args["target_logits"].sign() * 1e4
+    outcome(case, tuple(args.values()))
+    return FINITE
+
+
 def _one_class(case: Case, batch: Batch) -> str:
     """All samples are of one class beyond doubt: all agree, and each has all others as neighbours."""
     agreement = isinstance(case.build(), adaption.EnsembleAgreement)
@@ -593,6 +609,7 @@ LARGE: dict[str, Callable[[Case, Batch], str]] = {
     "EnsembleAgreement": _one_class,
     "EntropyMinimizationLoss": _collapsed("0", lambda _: 0.0),
     "InformationMaximizationLoss": _collapsed("0", lambda _: 0.0),
+    "JointDistributionOptimalTransportLoss": _any_logits,
     "LocalMaximumMeanDiscrepancyLoss": _matched_classes,
     "MinimumClassConfusionLoss": _collapsed("1 - 1/c", lambda _: 1 - 1 / WIDTH),
     "NuclearNormMaximizationLoss": _collapsed("-1/√c", lambda _: -(WIDTH**-0.5)),

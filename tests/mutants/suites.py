@@ -41,7 +41,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_precision.py": (("hypothesis_family/test_mdd.py", "machinery"), "L2 or DANN or OSBP or MDD or entropy"),
     "_reduction.py": (("hypothesis_family/test_mdd.py", "ensemble"), "DANN or L2 or MDD or consistency"),
     "_spectrum.py": (("features/test_bsp.py",), "BSP"),
-    "_transport.py": (("features/test_sinkhorn.py",), "Sinkhorn"),
+    "_transport.py": (("features/test_sinkhorn.py", "conditional/test_jdot.py"), "Sinkhorn or JDOT"),
     "_unmoved.py": (("machinery/test_modules_inside.py",), "DANN"),
     "adversarial/_discriminator.py": (("adversarial",), "DANN or ADDA"),
     "adversarial/_entropy.py": (("adversarial/test_advent.py", "adversarial/test_cdan.py"), "ADVENT or CDAN"),
@@ -50,6 +50,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "adversarial/cdan.py": (("adversarial/test_cdan.py",), "CDAN or ConditionalDomain or conditional_domain"),
     "adversarial/dann.py": (("adversarial/test_dann.py",), "DANN or DomainAdversarialLoss or domain_adversarial"),
     "conditional/_classes.py": (("conditional",), "LMMD"),
+    "conditional/jdot.py": (("conditional/test_jdot.py",), "JDOT or joint_dist or JointDist"),
     "conditional/lmmd.py": (("conditional/test_lmmd.py",), "LMMD or local_max or LocalMax"),
     "distance/domain_accuracy.py": (
         ("distance/test_domain_accuracy.py",),

@@ -120,6 +120,17 @@ FUNCTIONS: dict[str, Callable[[], Arguments]] = {
     "regression_margin_disparity_discrepancy": lambda: (
         heads() | {"margin": 2.0, "loss_function": F.mse_loss, "reduction": "mean"}
     ),
+    "joint_distribution_optimal_transport": lambda: {
+        "source_features": rows(),
+        "source_labels": torch.tensor([0, 1, 2, 0]),
+        "target_features": rows(),
+        "target_logits": rows(CLASSES),
+        "feature_weight": 0.5,
+        "label_weight": 1.0,
+        "regularization": 0.5,
+        "max_iters": 50,
+        "marginal_penalty": 1.0,
+    },
     "sinkhorn_divergence": lambda: two_domains("features", rows) | weights() | {"regularization": 0.5, "max_iters": 50},
     "shift_log": lambda: {"x": probabilities(), "offset": 1e-6},
 }

@@ -183,6 +183,29 @@ def classes_at_points(draw: st.DrawFn) -> Problem:
 
 
 @st.composite
+def single_pairs(draw: st.DrawFn) -> Problem:
+    """JDOT of one sample each, with two classes: a |s - t|^2 + b softplus of the margin against the label.
+
+    Where sums of rows and columns are soft, the share e^(-1 / (r + 2 t)) of it, as of any single cost.
+    """
+    generator, dtype, d = draw(generators), draw(dtypes), draw(widths)
+    features, labels = draw(st.sampled_from([0.0, 0.5])), draw(st.sampled_from([0.5, 2.0]))
+    penalty = draw(st.sampled_from([None, 0.5, 4.0]))
+    source, target, margin = grid(generator, 1, d), grid(generator, 1, d), grid(generator, 1)
+    label = draw(st.sampled_from([0, 1]))
+    share = 1.0 if penalty is None else math.exp(-1 / (0.5 + 2 * penalty))
+    against = margin if label == 0 else -margin
+    answer = share * (features * (source - target).square().sum() + labels * softplus(against).sum())
+    slope = share * labels * against.sigmoid() * (1 if label == 0 else -1)
+    logits = torch.stack([torch.zeros_like(margin), margin], dim=1) - 8
+    metric = adaption.JointDistributionOptimalTransportLoss(
+        features, labels, regularization=0.5, marginal_penalty=penalty, max_iters=500
+    )
+    gradients = {0: 2 * share * features * (source - target), 3: torch.stack([-slope, slope], dim=1)}
+    return asked(metric, dtype, (source, torch.tensor([label]), target, logits), answer, gradients)
+
+
+@st.composite
 def translations(draw: st.DrawFn) -> Problem:
     """Sinkhorn of a batch and itself moved by s, at any regularisation: |s|^2, which pulls by -2 w s.
 
@@ -549,6 +572,7 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
         point_masses,
         mixtures_of_points,
         classes_at_points,
+        single_pairs,
         translations,
         joint_point_masses,
         known_spectra,

@@ -18,6 +18,7 @@ from adaption.ensemble.consistency import ConsistencyLoss, L2ConsistencyLoss
 from adaption.features.bsp import BatchSpectralPenalizationLoss
 from adaption.features.cmd import CentralMomentDiscrepancyLoss
 from adaption.features.coral import CorrelationAlignmentLoss
+from adaption.features.feature_norm import AdaptiveFeatureNormLoss
 from adaption.features.frechet import FrechetDistanceLoss
 from adaption.features.jmmd import JointMaximumMeanDiscrepancyLoss
 from adaption.features.mmd import MaximumMeanDiscrepancyLoss
@@ -45,6 +46,7 @@ from adaption.weighting.pada import AutomaticUpdateClassWeightModule, ClassWeigh
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveFeatureNormLoss",
     "AdversarialDiscriminativeLoss",
     "AutomaticUpdateClassWeightModule",
     "BatchSpectralPenalizationLoss",

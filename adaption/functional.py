@@ -11,6 +11,7 @@ from adaption.ensemble.consistency import consistency_loss, l2_consistency_loss
 from adaption.features.bsp import batch_spectral_penalization
 from adaption.features.cmd import central_moment_discrepancy
 from adaption.features.coral import correlation_alignment
+from adaption.features.feature_norm import adaptive_feature_norm
 from adaption.features.frechet import frechet_distance
 from adaption.features.jmmd import joint_maximum_mean_discrepancy
 from adaption.features.mmd import maximum_mean_discrepancy, median_bandwidth
@@ -34,6 +35,7 @@ from adaption.selection.importance import density_ratio
 from adaption.weighting.pada import class_weights
 
 __all__ = [
+    "adaptive_feature_norm",
     "adversarial_discriminative_loss",
     "batch_spectral_penalization",
     "central_moment_discrepancy",

@@ -227,6 +227,10 @@ def _jdot(metric: Any, *batch: Any) -> Tensor:
     return functional.joint_distribution_optimal_transport(*batch, **settings)
 
 
+def _feature_norm(metric: Any, source: Tensor, target: Tensor) -> Tensor:
+    return functional.adaptive_feature_norm(source, target, step=metric.step, radius=metric.radius)
+
+
 def _sinkhorn(metric: Any, *batch: Tensor) -> Tensor:
     settings = {"regularization": metric.regularization, "max_iters": metric.max_iters}
     return functional.sinkhorn_divergence(*batch, **settings)
@@ -391,6 +395,8 @@ CASES = [
         looked_at=(0, 2, 3),
         epoch="batches",
     ),
+    Case("AFN", lambda: adaption.AdaptiveFeatureNormLoss(0.5), features, _feature_norm),
+    Case("AFN radius", lambda: adaption.AdaptiveFeatureNormLoss(radius=5.0), features, _feature_norm),
     Case(
         "Sinkhorn",
         lambda: adaption.SinkhornDivergenceLoss(regularization=1.0),

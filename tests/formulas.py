@@ -168,6 +168,19 @@ def scalings(
     return u, v
 
 
+def feature_norm(metric: Any, source: Tensor, target: Tensor) -> Tensor:
+    """Xu et al. 2019, equations (4) and (6), of both domains."""
+    values = []
+    for features in (source, target):
+        norms = features.square().sum(1).sqrt()
+        if metric.radius is None:
+            values.append((norms.detach() + metric.step - norms).square().mean())
+        else:
+            values.append((norms.mean() - metric.radius) ** 2)
+    value: Tensor = values[0] + values[1]
+    return value
+
+
 def jdot(metric: Any, source: Tensor, labels: Tensor, target: Tensor, logits: Tensor) -> Tensor:
     """Damodaran et al. 2018, equation (5), with the plan of Fatras et al. 2021 where margins are soft."""
     n, m = len(source), len(target)
@@ -574,6 +587,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "MaximumMeanDiscrepancyLoss": mmd,
     "JointMaximumMeanDiscrepancyLoss": jmmd,
     "LocalMaximumMeanDiscrepancyLoss": lmmd,
+    "AdaptiveFeatureNormLoss": feature_norm,
     "JointDistributionOptimalTransportLoss": jdot,
     "SinkhornDivergenceLoss": sinkhorn,
     "BatchSpectralPenalizationLoss": bsp,

@@ -142,6 +142,14 @@ def plain_lmmd(source: Tensor, labels: Tensor, target: Tensor, logits: Tensor) -
     return (within - 2 * (a @ b.T * kernel[:n, n:]).sum()) / common.sum()
 
 
+def plain_feature_norm(source: Tensor, target: Tensor) -> Tensor:
+    """The formula as one writes it down."""
+    norms = [features.norm(dim=1) for features in (source, target)]
+    losses = [(norm - norm.detach() - 1).square().mean() for norm in norms]
+    value: Tensor = losses[0] + losses[1]
+    return value
+
+
 @torch.no_grad()
 def plain_plan(cost: Tensor, epsilon: Tensor, steps: int = 100) -> Tensor:
     """Sinkhorn's iteration in the log domain, of equal weights."""
@@ -393,6 +401,22 @@ def _(n: int, d: int) -> Step:
 @contestant("LMMD", "plain autograd")
 def _(n: int, d: int) -> Step:
     return step(plain_lmmd, *labels_and_logits(n, d))
+
+
+@contestant("AFN", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.adaptive_feature_norm, *leaves(n, d))
+
+
+@contestant("AFN", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_feature_norm, *leaves(n, d))
+
+
+@contestant("AFN", "pytorch-adapt")
+def _(n: int, d: int) -> Step:
+    loss = pytorch_adapt("adaptive_feature_norm").AdaptiveFeatureNorm()
+    return step(lambda source, target: loss(source) + loss(target), *leaves(n, d))
 
 
 @contestant("JDOT", "adaption")

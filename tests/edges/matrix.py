@@ -270,6 +270,12 @@ def _no_evidence(case: Case) -> tuple[str, list[float]]:
     return ("0, p = 1", [0, 0, 1, 0, 0]) if setting(case, "pooled") else ("0, p = 0.5", [0, 0, 0.5])
 
 
+def _lengths(case: Case, norms: Tensor) -> tuple[str, float]:
+    """Of features whose mean norm is the same in both domains."""
+    step, radius = setting(case, "step"), setting(case, "radius")
+    return ("2 Δ²", 2 * step**2) if radius is None else ("2 (|x| - r)²", 2 * float(norms.mean() - radius) ** 2)
+
+
 def _one_cost(case: Case) -> tuple[str, float]:
     """All pairs cost w log c. Where the margins are soft, a share of e^(-1 / (r + 2 t)) is carried."""
     cost, penalty = setting(case, "label_weight") * math.log(CLASSES), setting(case, "marginal_penalty")
@@ -279,6 +285,7 @@ def _one_cost(case: Case) -> tuple[str, float]:
 
 
 UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, Any]]] = {
+    "AdaptiveFeatureNormLoss": lambda case, _: _lengths(case, torch.tensor(WIDTH**0.5)),
     "AdversarialDiscriminativeLoss": _constant_logits,
     "BatchSpectralPenalizationLoss": lambda *_: ("2 n d", 2.0 * N * WIDTH),
     "ClassBalanceLoss": lambda *_: ("H(1/c)", _binary_entropy(1 / WIDTH, 1 / WIDTH)),
@@ -360,6 +367,7 @@ def _twice_the_energy(case: Case, batch: dict[str, Any]) -> tuple[str, float]:
 
 
 EQUAL: dict[str, Callable[[Case, dict[str, Any]], tuple[str, float]]] = {
+    "AdaptiveFeatureNormLoss": lambda case, batch: _lengths(case, batch["source_features"].norm(dim=1)),
     "BatchSpectralPenalizationLoss": _twice_the_energy,
     "DomainAccuracy": lambda *_: ("0.5", 0.5),
     "ProxyADistance": lambda *_: ("0", 0.0),

@@ -69,6 +69,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "features/cmd.py": (("features/test_cmd.py",), "CMD or entral"),
     "features/coral.py": (("features/test_coral.py",), "CORAL or orrelation"),
     "features/frechet.py": (("features/test_frechet.py",), "chet"),
+    "features/feature_norm.py": (("features/test_feature_norm.py",), "AFN or feature_norm or FeatureNorm"),
     "features/jmmd.py": (("features/test_jmmd.py", "features/test_engine.py"), "JMMD or joint_max or JointMax"),
     "features/mmd.py": (
         ("features/test_mmd.py", "features/test_random_features.py", "features/test_engine.py"),

@@ -131,6 +131,7 @@ FUNCTIONS: dict[str, Callable[[], Arguments]] = {
         "max_iters": 50,
         "marginal_penalty": 1.0,
     },
+    "adaptive_feature_norm": lambda: two_domains("features", rows) | {"step": 0.5, "radius": 3.0},
     "sinkhorn_divergence": lambda: two_domains("features", rows) | weights() | {"regularization": 0.5, "max_iters": 50},
     "shift_log": lambda: {"x": probabilities(), "offset": 1e-6},
 }

@@ -183,6 +183,24 @@ def classes_at_points(draw: st.DrawFn) -> Problem:
 
 
 @st.composite
+def known_lengths(draw: st.DrawFn) -> Problem:
+    """AFN of samples on the axes, whose norms are their entries: 2 step^2, or both squares of the way to a radius."""
+    generator, dtype, d = draw(generators), draw(dtypes), draw(widths)
+    step, radius = draw(st.sampled_from([0.5, 2.0])), draw(st.sampled_from([None, 3.0]))
+    batch, gradients, answer = [], {}, torch.zeros((), dtype=torch.float64)
+    for position in range(2):
+        n = draw(sizes)
+        axes = torch.eye(d, dtype=torch.float64)[torch.randint(d, (n,), generator=generator)]
+        lengths = shares(generator, n) * 4 * (1 - 2 * torch.randint(2, (n,), generator=generator))
+        batch.append(lengths[:, None] * axes)
+        short = step if radius is None else radius - lengths.abs().mean()
+        gradients[position] = -2 / n * short * lengths.sign()[:, None] * axes
+        answer = answer + short**2
+    metric = adaption.AdaptiveFeatureNormLoss(step, radius=radius)
+    return asked(metric, dtype, tuple(batch), answer, gradients)
+
+
+@st.composite
 def single_pairs(draw: st.DrawFn) -> Problem:
     """JDOT of one sample each, with two classes: a |s - t|^2 + b softplus of the margin against the label.
 
@@ -572,6 +590,7 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
         point_masses,
         mixtures_of_points,
         classes_at_points,
+        known_lengths,
         single_pairs,
         translations,
         joint_point_masses,

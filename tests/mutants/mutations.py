@@ -168,7 +168,8 @@ def mutants_of(root: Path, module: str) -> Iterator[Mutant]:
         places = _Places(operator)
         places.walk(tree)
         for occurrence, (start, _) in enumerate(places.found):
-            if not any(first <= start < last for first, last in silent):
+            star = source.splitlines()[start[0] - 1][start[1] :].startswith("*,")  # of a signature, not a product
+            if not star and not any(first <= start < last for first, last in silent):
                 yield Mutant(module, source, operator, occurrence, start[0])
 
 

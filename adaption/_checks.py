@@ -228,7 +228,7 @@ def weights_or_ones(name: str, value: Tensor | None, samples: Tensor) -> Tensor:
 
 
 def iterable(name: str, value: object, what: str) -> None:
-    """Something to walk through that is no text."""
+    """Something to walk through that is not text."""
     # an array or tensor without dimensions has the method that makes an iterable, and raises in it
     scalar = getattr(value, "ndim", None) == 0
     if scalar or isinstance(value, (str, bytes)) or not isinstance(value, Iterable):

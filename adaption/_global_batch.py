@@ -15,7 +15,7 @@ from adaption.layers.gradient_reversal import gradient_reversal
 
 
 class GlobalBatchMetric(AdditiveMetric):
-    """A loss whose value of a batch that is spread over ranks is no mean of its values on the parts.
+    """A loss whose value of a batch that is spread over ranks is not the mean of its values on the parts.
 
     Its subclasses begin `_statistics` with `_global_batch` of the arguments.
 
@@ -95,7 +95,7 @@ def gather_batch(caller: str, batch: dict[str, Any], group: Any = None) -> tuple
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    """What there is to gather of an argument; nothing of what is no tensor, which the loss will refuse."""
+    """What there is to gather of an argument; nothing of what is not a tensor, which the loss will refuse."""
     items = list(value) if isinstance(value, (list, tuple)) else [value]
     return items if all(isinstance(item, Tensor) for item in items) else []
 

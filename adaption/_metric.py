@@ -287,7 +287,7 @@ class AdditiveMetric(SyncedMetric, ABC):
         return _settings.keywords(self)
 
     def extra_repr(self) -> str:
-        """Return the settings: every constructor argument that is no module, which are shown below it."""
+        """Return the settings: every constructor argument that is not a module, which are shown below it."""
         settings = _settings.settings(self)
         if self.nan_strategy == "disable":
             del settings["nan_strategy"]

@@ -44,8 +44,8 @@ def _leading_vector(gram: Tensor) -> Tensor | None:
 
     An estimate comes with a residual, which some eigenvalue is no further away than. A Cholesky factorization of the
     matrix shifted by that much exists only if no eigenvalue lies above. Solving with it then magnifies the leading
-    vector more than all others, so that the next residual is smaller by orders of magnitude. Of a multiple eigenvalue
-    comes out some vector of its space: what a subgradient needs.
+    vector more than all others, so that the next residual is smaller by orders of magnitude. For a multiple eigenvalue
+    the result is some vector of its space: what a subgradient needs.
     """
     vector = _ritz_vector(gram)
     for attempt in range(_ATTEMPTS):

@@ -42,7 +42,7 @@ class StatefulMetric(Metric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # A MetricCollection would let two losses share states as soon as those are equal once, say both 0.
+        # A MetricCollection would let two losses share states as soon as those are equal once, for example both 0.
         self._defaults: dict[str, State] = _Ungrouped()
         self._statistic_names: tuple[str, ...] = ()
         self._lengths: dict[str, int | None] = {}

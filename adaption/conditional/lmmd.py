@@ -56,9 +56,9 @@ def local_maximum_mean_discrepancy(
 
     Raises:
         TypeError: for anything but floating-point features and logits, and integer labels.
-        ValueError: for empty batches, wrong ranks, differing widths or devices, as many labels or logits as there are
-            no samples, labels that are no classes, probabilities in the place of logits, and unknown options. On other
-            devices than the CPU a label that is no class makes the value NaN.
+        ValueError: for empty batches, wrong ranks, differing widths or devices, another number of labels or logits
+            than of samples, labels that are not classes, probabilities in the place of logits, and unknown options. On
+            other devices than the CPU a label that is not a class makes the value NaN.
 
     References:
         Y. Zhu, F. Zhuang, J. Wang, G. Ke, J. Chen, J. Bian, H. Xiong, Q. He: Deep Subdomain Adaptation Network for
@@ -95,7 +95,7 @@ def _weights(labels: Tensor, logits: Tensor, samples: Tensor) -> Tensor:
 class LocalMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
     r"""Local maximum mean discrepancy (LMMD, DSAN); minimising it aligns each class with its own.
 
-    The formula is that of :func:`adaption.functional.local_maximum_mean_discrepancy`. Nobody plays against anybody: the
+    The formula is that of :func:`adaption.functional.local_maximum_mean_discrepancy`. There is no adversary: the
     feature extractor minimises the value together with the task loss. The classes of the target are those that the
     network predicts, so they must be right more often than not: let the weight grow from 0.
 

@@ -53,8 +53,8 @@ class MaximumMeanDiscrepancyTest(AdditiveMetric):
     :math:`a_i` the mean of :math:`k(s_i, s')` over the other source samples less that of :math:`k(s_i, t)` over the
     target samples, and `b` likewise. There `forward` draws labelings for its batch alone, so call `update`.
 
-    Nobody trains by it. The p-value is valid for a frozen network and samples that it was not fitted to; of training
-    batches it is a description, no more.
+    It is not a loss to train with. The p-value is valid for a frozen network and samples that it was not fitted to; for
+    training batches it only describes.
 
     Inputs of `update` and `forward`:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ

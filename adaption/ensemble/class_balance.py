@@ -82,7 +82,7 @@ class ClassBalanceLoss(GlobalBatchMetric):
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
-        TypeError: for anything but a floating-point tensor, and a `num_classes` that is no integer.
+        TypeError: for anything but a floating-point tensor, and a `num_classes` that is not an integer.
         ValueError: as :func:`adaption.functional.class_balance_loss`, for another number of classes, and for a
             `num_classes` below 2.
 

@@ -1,7 +1,7 @@
 r"""MMD in constant memory: sums of random features, whose products have the kernel as their mean.
 
 By Bochner's theorem :math:`e^{-a |x - y|^2} = \mathbb{E} \cos(w^\top (x - y))` with normal frequencies `w` of variance
-`2 a` (A. Rahimi, B. Recht: Random Features for Large-Scale Kernel Machines, NIPS 2007). Of each frequency the sums of
+`2 a` (A. Rahimi, B. Recht: Random Features for Large-Scale Kernel Machines, NIPS 2007). For each frequency, the sums of
 :math:`e^{i w^\top x}` over the samples of a domain are all that its share of the MMD needs. They add up over batches
 and ranks, and in them a sample meets itself with 1 exactly, as in the kernel.
 """

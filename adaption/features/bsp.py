@@ -100,8 +100,8 @@ _spectral_energy = ClosedForm("spectral_energy", _evaluate, gradient=_gradient, 
 class BatchSpectralPenalizationLoss(GlobalBatchMetric):
     r"""Batch spectral penalization: shrinks the largest singular values, so that no few directions dominate.
 
-    The formula is that of :func:`adaption.functional.batch_spectral_penalization`. Nobody plays against anybody: the
-    feature extractor minimises the value. It is no distance between domains, but a companion of adversarial losses,
+    The formula is that of :func:`adaption.functional.batch_spectral_penalization`. There is no adversary: the
+    feature extractor minimises the value. It is not a distance between domains, but a companion of adversarial losses,
     which strengthen the transferable directions at the cost of the discriminative ones; add it to one of those with a
     small weight (the paper: 1e-4).
 

@@ -47,7 +47,7 @@ def central_moment_discrepancy(
         target_features: features of the target batch, of the same layer.
         num_moments: `K`, the number of moments, the mean included; the paper takes 5.
         bounds: `a` and `b`: (0, 1) behind a sigmoid, (-1, 1) behind a hyperbolic tangent. That features keep to them is
-            not checked. Of features without bounds, the terms grow with the powers of their spread over `b - a`.
+            not checked. For features without bounds, the terms grow with the powers of their spread over `b - a`.
 
     Raises:
         TypeError: for anything but floating-point tensors, and settings of a wrong type.
@@ -148,7 +148,7 @@ _discrepancy = ClosedForm("central_moment_discrepancy", _evaluate)
 class CentralMomentDiscrepancyLoss(MomentsMetric):
     r"""Central moment discrepancy (CMD): minimising it gives each feature the same moments in both domains.
 
-    Nobody plays against anybody: the feature extractor minimises the value together with the task loss. It needs no
+    There is no adversary: the feature extractor minimises the value together with the task loss. It needs no
     kernel and no bandwidth, but features within bounds, as a sigmoid or a hyperbolic tangent has them.
 
     The formula is that of :func:`adaption.functional.central_moment_discrepancy`. `compute` is its value for all

@@ -27,7 +27,7 @@ def correlation_alignment(source_features: Tensor, target_features: Tensor, *, e
     with the covariances `C`, divided by the number of samples less one, of features of width `d`. It is blind to the
     means of the domains.
 
-    Of finite batches it is too high: under equal normal distributions with covariance :math:`\Sigma` its mean is
+    For finite batches it is too high: under equal normal distributions with covariance :math:`\Sigma` its mean is
 
     .. math::
         \frac{\operatorname{tr} \Sigma^2 + (\operatorname{tr} \Sigma)^2}{4 d^2}
@@ -157,7 +157,7 @@ _distance = ClosedForm("correlation_alignment", _evaluate)
 class CorrelationAlignmentLoss(MomentsMetric):
     r"""Correlation alignment (Deep CORAL): minimising it gives the features of both domains the same covariance.
 
-    Nobody plays against anybody: the feature extractor minimises the value together with the task loss.
+    There is no adversary: the feature extractor minimises the value together with the task loss.
 
     The formula is that of :func:`adaption.functional.correlation_alignment`. `compute` is its value for all samples of
     the epoch as one batch, exact over batches and ranks, and so nearly free of the bias that every batch has. It keeps

@@ -123,7 +123,7 @@ _distance = ClosedForm("frechet_distance", _evaluate)
 class FrechetDistanceLoss(MomentsMetric):
     r"""Fréchet distance between the domains; minimising it gives their features the same mean and covariance.
 
-    Nobody plays against anybody: the feature extractor minimises the value together with the task loss. Without a step
+    There is no adversary: the feature extractor minimises the value together with the task loss. Without a step
     it says how far the domains are apart, in units of squared features.
 
     The formula is that of :func:`adaption.functional.frechet_distance`. `compute` is its value for all samples of the

@@ -126,7 +126,7 @@ def check_layers(source_features: Sequence[Tensor], target_features: Sequence[Te
             )
             raise TypeError(msg)
         if not layers:
-            msg = f"`{name}` must hold at least one layer, but got an empty list. Pass features and predictions, say."
+            msg = f"`{name}` must hold at least one layer, but got an empty list. Pass features and predictions."
             raise ValueError(msg)
         for index, layer in enumerate(layers):
             _checks.matrix(f"{name}[{index}]", layer)
@@ -158,8 +158,8 @@ def _modules(thetas: Iterable[nn.Module]) -> list[nn.Module]:
 class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
     r"""Joint maximum mean discrepancy of several layers; minimising it aligns their joint distributions.
 
-    The formula is that of :func:`adaption.functional.joint_maximum_mean_discrepancy`. Without `thetas` nobody plays
-    against anybody: the feature extractor minimises the value together with the task loss. With `thetas` this is the
+    The formula is that of :func:`adaption.functional.joint_maximum_mean_discrepancy`. Without `thetas` there is
+    no adversary: the feature extractor minimises the value together with the task loss. With `thetas` this is the
     adversarial JMMD: the thetas maximise what the feature extractor minimises, so put a
     :class:`adaption.layers.GradientReversalLayer` before and another one behind the layers of each theta: the one
     behind turns the sign for the theta, the one before turns it back for the feature extractor.

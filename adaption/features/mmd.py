@@ -190,7 +190,7 @@ def median_bandwidth(source_features: Tensor, target_features: Tensor) -> Tensor
 
     .. math:: b = \operatorname{median}_{i < j} |x_i - x_j|^2, \qquad x = (s_1, .., s_n, t_1, .., t_m)
 
-    Of an even number of distances the lower middle one is taken, as in :func:`torch.median`. Where it is 0 though not
+    With an even number of distances the lower middle one is taken, as in :func:`torch.median`. Where it is 0 though not
     all distances are, the mean takes its place; where all are 0 the bandwidth is 1. Its gradient is that of the one
     distance, or of the mean.
 
@@ -230,7 +230,7 @@ def check_pair(source_features: Tensor, target_features: Tensor) -> None:
 class MaximumMeanDiscrepancyLoss(GlobalBatchMetric):
     r"""Maximum mean discrepancy between source and target features; minimising it aligns the two domains.
 
-    The formula is that of :func:`adaption.functional.maximum_mean_discrepancy`. Nobody plays against anybody: the
+    The formula is that of :func:`adaption.functional.maximum_mean_discrepancy`. There is no adversary: the
     feature extractor minimises the value together with the task loss.
 
     `compute` returns the mean of the batch values, each weighted by its number of samples `n + m` (constant memory; the

@@ -132,7 +132,7 @@ _divergence = ClosedForm("sinkhorn_divergence", _evaluate)
 class SinkhornDivergenceLoss(GlobalBatchMetric):
     r"""Sinkhorn divergence between source and target features; minimising it carries one domain onto the other.
 
-    The formula is that of :func:`adaption.functional.sinkhorn_divergence`. Nobody plays against anybody: the feature
+    The formula is that of :func:`adaption.functional.sinkhorn_divergence`. There is no adversary: the feature
     extractor minimises the value together with the task loss. It sees how far the domains are apart also where they do
     not overlap, in units of squared features.
 

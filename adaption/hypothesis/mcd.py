@@ -154,7 +154,7 @@ class ClassifierDiscrepancyLoss(AdditiveMetric):
 class MarginalEntropyLoss(GlobalBatchMetric):
     r"""MCD's class balance term; minimising it makes a classifier give all classes equally often.
 
-    Nobody plays against anybody: classifiers and features minimise it, each classifier's own. Without it, MCD's
+    There is no adversary: classifiers and features minimise it, each classifier's own. Without it, MCD's
     classifiers may agree by calling every target sample the same. Use it where the target's classes are about balanced,
     with a small weight (the authors: 0.01), and with batches large enough to hold every class.
 

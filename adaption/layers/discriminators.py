@@ -25,7 +25,7 @@ class DomainDiscriminator(nn.Module):
         batch_norm: whether to normalise over the batch. In training mode this needs at least two samples.
 
     Raises:
-        TypeError: if a width is no integer.
+        TypeError: if a width is not an integer.
         ValueError: if a width is below 1, or a single sample comes while training with `batch_norm`.
 
     References:
@@ -92,7 +92,7 @@ class SegmentationDiscriminator(nn.Module):
         ndf: number of features after the first convolution; each of the next three doubles it.
 
     Raises:
-        TypeError: if a width is no integer, and for anything but a floating-point tensor.
+        TypeError: if a width is not an integer, and for anything but a floating-point tensor.
         ValueError: if a width is below 1, for another number of channels, and for an image below 32 x 32.
 
     References:

@@ -29,8 +29,8 @@ class EmaTeacher(nn.Module):
     The teacher gives no gradient and keeps none of the model's graph. The number of updates, `n_averaged`, and the
     weights are in ``state_dict``. The model it follows is not part of it, and may hold a metric.
 
-    Of weights in float16 and bfloat16 the average is kept in float32, also after ``.to(dtype)``: such a step is smaller
-    than what a weight in half precision can move by. `module`, the network that predicts, holds its rounded values.
+    For weights in float16 and bfloat16 the average is in float32, also after ``.to(dtype)``: a step is smaller than
+    what a weight in half precision can move by. `module`, the network that predicts, holds its rounded values.
     Weights that a parametrisation computes are computed from averages: with weight normalisation their length is the
     average length, and with spectral normalisation, of which each `update` takes one step on the teacher's own weights,
     their norm is 1. Masks of pruned weights are copied.
@@ -49,7 +49,7 @@ class EmaTeacher(nn.Module):
         warm_up: whether :math:`\alpha_t` rises to :math:`\alpha` as above.
 
     Raises:
-        TypeError: if `alpha` is no number, `train_mode` or `warm_up` no bool, or the model no Module.
+        TypeError: if `alpha` is not a number, `train_mode` or `warm_up` not a bool, or the model not a Module.
         ValueError: if `alpha` is not in 0 to 1, `buffers` unknown, or the model lazy and without its weights yet; in
             `update`, if weights or buffers of the model are new, gone, or of another shape.
 
@@ -99,7 +99,7 @@ class EmaTeacher(nn.Module):
         self.train_mode = train_mode
         self.warm_up = warm_up
         self.module = _parametrised.copied(model)
-        self._student = (model,)  # in a tuple the model is no submodule: it is not saved or moved with its teacher
+        self._student = (model,)  # in a tuple the model is not a submodule: it is not saved or moved with its teacher
         self._computing = _parametrised.computing(self.module)
         self._own = _parametrised.vectors(self.module)
         self._averaged = {name: f"average/{name.replace('.', '/')}" for name in self._names_of_averages()}
@@ -115,7 +115,7 @@ class EmaTeacher(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Begin the average anew, with the student as it is: after both had their memory from ``to_empty``, say."""
+        """Begin the average anew, with the student as it is, for example after ``to_empty`` of both."""
         its = _parametrised.tensors(self._student[0])
         mine = _parametrised.tensors(self.module)
         _check_unchanged(mine, its)

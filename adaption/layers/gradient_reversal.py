@@ -70,7 +70,7 @@ def gradient_reversal(features: Tensor, grad_weight: float | Tensor = 1.0) -> Te
         grad_weight: :math:`\lambda`, a number or a scalar tensor.
 
     Raises:
-        TypeError: if `features` is no floating-point tensor or `grad_weight` no number.
+        TypeError: if `features` is not a floating-point tensor or `grad_weight` is not a number.
         ValueError: if `grad_weight` is a number but not finite, or a tensor of more than one number.
 
     References:
@@ -111,7 +111,7 @@ class GradientReversalLayer(nn.Module):
         grad_weight: the constant :math:`\lambda`; 0 cuts the feature extractor off.
 
     Raises:
-        TypeError: if `grad_weight` is no number.
+        TypeError: if `grad_weight` is not a number.
         ValueError: if it is not finite.
 
     References:

@@ -55,7 +55,8 @@ class ImageClassifierHead(nn.Module):
         pool_layer: what makes :math:`(N, F)` of the input, by default the mean over the pixels of feature maps.
 
     Raises:
-        TypeError: if a width is no integer, `pool_layer` no Module, and for anything but a floating-point tensor.
+        TypeError: if a width is not an integer or `pool_layer` not a Module, and for anything but a floating-point
+            tensor.
         ValueError: if a width is below 1, and, without a `pool_layer` of your own, for features of another shape or a
             single sample while training.
 
@@ -120,7 +121,8 @@ class ImageClassifier(TwoHeads):
         pool_layer: what makes :math:`(N, F)` of the backbone's output, by default the mean over pixels.
 
     Raises:
-        TypeError: if a width is no integer, `finetune` no bool, `grl` not callable, or another part no Module.
+        TypeError: if a width is not an integer, `finetune` not a bool, `grl` not callable, or another part not a
+            Module.
         ValueError: if a width is below 1 or the backbone lacks ``out_features``.
 
     References:
@@ -192,7 +194,7 @@ class ImageRegressor(TwoHeads):
         finetune: whether the backbone learns at a tenth of the rate.
 
     Raises:
-        TypeError: if a width is no integer, `finetune` no bool, or a part no Module.
+        TypeError: if a width is not an integer, `finetune` not a bool, or a part not a Module.
         ValueError: if a width is below 1, or the backbone lacks ``out_features`` though there is no `bottleneck`.
 
     References:

@@ -37,7 +37,8 @@ class PoseResNet2d(TwoHeads):
         num_head_layers: number of convolutions of each head.
 
     Raises:
-        TypeError: if a number is no integer, `finetune` no bool, `gl` not callable, or another part no Module.
+        TypeError: if a number is not an integer, `finetune` not a bool, `gl` not callable, or another part not a
+            Module.
         ValueError: if a number is below 1.
 
     References:
@@ -121,7 +122,7 @@ class PseudoLabelGenerator2d(nn.Module):
         sigma: standard deviation of the Gaussians in pixels.
 
     Raises:
-        TypeError: for anything but a floating-point tensor, and settings that are no numbers.
+        TypeError: for anything but a floating-point tensor, and settings that are not numbers.
         ValueError: for heatmaps of another size, and settings that are not positive.
 
     References:

@@ -67,7 +67,7 @@ class RandomizedMultiLinearMap(nn.Module):
         output_dim: width `d` of the output.
 
     Raises:
-        TypeError: if a width is no integer, and for anything but floating-point tensors.
+        TypeError: if a width is not an integer, and for anything but floating-point tensors.
         ValueError: if a width is below 1 or not that of the tensors, and as :class:`MultiLinearMap`.
 
     References:

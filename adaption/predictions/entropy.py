@@ -59,7 +59,7 @@ def _statistics(target_logits: Tensor, reduction: str) -> Statistics:
 class EntropyMinimizationLoss(AdditiveMetric):
     r"""Entropy minimisation: the network minimises it on the target, and boundaries leave the regions full of samples.
 
-    Nobody plays against anybody: classifier and features minimise it beside the task loss on the source, with a small
+    There is no adversary: classifier and features minimise it beside the task loss on the source, with a small
     weight. Alone it is content with one class for all samples; :class:`InformationMaximizationLoss` is not. Without a
     step it is a score of a trained network that needs no label, and that does not see such a collapse.
 

@@ -78,7 +78,7 @@ def _value(weight: float, total_entropy: Any, totals: Any, number: Any) -> Tenso
 class InformationMaximizationLoss(GlobalBatchMetric):
     r"""Information maximisation: the network minimises it on the target, certain of each sample and of every class.
 
-    Nobody plays against anybody: features, and the classifier if it is trained, minimise it. The first term is that of
+    There is no adversary: features, and the classifier if it is trained, minimise it. The first term is that of
     :class:`EntropyMinimizationLoss`, the second keeps it from calling everything the same. Without a step it is a score
     of a trained network that needs no label: the smaller the better, and 0 for a collapse.
 

@@ -12,8 +12,8 @@ from adaption._global_batch import GlobalBatchMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision
 
-# Less than this in all of a batch is no more than rounding leaves of an absent class, which would be 0 / 0. The same in
-# every dtype, so that the values of a batch and of an epoch agree.
+# A sum below this over a batch is the rounding of an absent class, which would be 0 / 0. It is the same in every dtype,
+# so that the values of a batch and of an epoch agree.
 _ABSENT = torch.finfo(torch.float32).tiny
 
 
@@ -31,7 +31,7 @@ def minimum_class_confusion(target_logits: Tensor, temperature: float = 2.5) -> 
     count up to twice as much as uncertain ones, are constants of the gradient.
 
     Balanced certain predictions give 0. Uniform predictions give :math:`1 - 1 / C`, and so does one class for all
-    samples, for it leaves all others without a sample: the loss is no stranger to the collapse. A single sample gives
+    samples, for it leaves all others without a sample: the loss sees the collapse. A single sample gives
     :math:`1 - 1 / C` whatever its prediction, with a gradient of 0.
 
     Shapes:
@@ -82,7 +82,7 @@ def _value(squares: Tensor, totals: Tensor) -> Tensor:
 class MinimumClassConfusionLoss(GlobalBatchMetric):
     r"""Minimum class confusion: the network minimises it on the target, and no sample remains between two classes.
 
-    Nobody plays against anybody, and no domains are aligned: classifier and features minimise it beside the task loss
+    There is no adversary, and no domains are aligned: classifier and features minimise it beside the task loss
     on the source. Without a step it is a score of a trained network: over the target's logits, the smaller the better,
     and no label is needed.
 

@@ -108,7 +108,7 @@ _nuclear_norm = ClosedForm("nuclear_norm", _evaluate)
 class NuclearNormMaximizationLoss(GlobalBatchMetric):
     r"""Batch nuclear-norm maximisation (BNM): the network minimises it, which makes predictions certain and diverse.
 
-    Nobody plays against anybody: classifier and features minimise it beside the task loss on the source; the sign is
+    There is no adversary: classifier and features minimise it beside the task loss on the source; the sign is
     turned already. Without a step it is a score of a trained network that needs no label: -1 for certain and balanced
     predictions, :math:`-1 / \sqrt C` for one class for all.
 

@@ -32,7 +32,7 @@ def unknown_class_binary_cross_entropy(target_logits: Tensor, t: float = 0.5) ->
         t: where the boundary between known and unknown is drawn, in :math:`[0, 1]`; the paper takes 0.5.
 
     Raises:
-        TypeError: for anything but a floating-point tensor, and a `t` that is no number.
+        TypeError: for anything but a floating-point tensor, and a `t` that is not a number.
         ValueError: for an empty batch, a shape other than :math:`(m, c + 1)`, probabilities, and `t` outside 0 to 1.
 
     References:
@@ -79,7 +79,7 @@ class UnknownClassBinaryCrossEntropy(AdditiveMetric):
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
-        TypeError: for anything but a floating-point tensor, and a `t` that is no number.
+        TypeError: for anything but a floating-point tensor, and a `t` that is not a number.
         ValueError: as :func:`adaption.functional.unknown_class_binary_cross_entropy`.
 
     References:

@@ -36,7 +36,7 @@ def pseudo_label_loss(
 
     .. math:: L = \Bigl( \frac1n \sum_i c_i \Bigr) \Bigl( \frac1n \sum_i \ell_i \Bigr).
 
-    Labels and confidence are constants of the gradient. Where nobody is confident, value and gradient are 0.
+    Labels and confidence are constants of the gradient. Where no sample is confident, value and gradient are 0.
 
     Shapes:
         - `logits`, `teacher_logits`: :math:`(n, C)` or :math:`(n, C, d_1, ..)`
@@ -51,7 +51,7 @@ def pseudo_label_loss(
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
-        TypeError: for anything but floating-point tensors, and a threshold that is no number.
+        TypeError: for anything but floating-point tensors, and a threshold that is not a number.
         ValueError: for an empty tensor, one without a class dimension, fewer than two classes, probabilities, logits
             whose shapes or devices differ, a threshold outside 0 to 1, and unknown options.
 
@@ -111,7 +111,7 @@ def _value(weighting: str, reduction: str, losses: Any, num_confident: Any, num_
 class PseudoLabelLoss(AdditiveMetric):
     r"""Pseudo-label loss: the network learns from the target what it, or its teacher, is confident of.
 
-    Nobody plays against anybody: the network minimises it beside the task loss on the source. Two views of the same
+    There is no adversary: the network minimises it beside the task loss on the source. Two views of the same
     target samples are usual: labels come of the weakly augmented one, or of a teacher, and the network learns them on
     the strongly augmented one. Errors are learnt like everything else, so watch `confident_share`: a share that jumps
     to 1 in the first epochs is a collapse more often than a success.
@@ -132,7 +132,7 @@ class PseudoLabelLoss(AdditiveMetric):
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
-        TypeError: for anything but floating-point tensors, and a threshold that is no number.
+        TypeError: for anything but floating-point tensors, and a threshold that is not a number.
         ValueError: as :func:`adaption.functional.pseudo_label_loss`.
 
     References:

@@ -84,7 +84,7 @@ class EnsembleAgreement(AdditiveMetric):
 
 @full_precision
 def _agreeing(logits: Tensor, ensemble_logits: Tensor | Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """1 where both name the same class, 0 where not, NaN where one of them says nothing: a NaN is no largest entry."""
+    """1 where both name the same class, 0 where not, NaN where one of them says nothing: NaN is not a largest entry."""
     _checks.logits("logits", logits)
     if isinstance(ensemble_logits, (list, tuple)):
         ensemble = _mean_softmax(logits, ensemble_logits, dtype)

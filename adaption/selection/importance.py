@@ -101,7 +101,7 @@ class ImportanceWeightedValidation(AdditiveMetric):
     with the losses :math:`\ell_i` of `n` validation samples of the source, which were not trained on, and their density
     ratios :math:`w_i`, as :func:`adaption.functional.density_ratio` gives them. Where source and target differ in the
     distribution of the inputs alone, not in what a label means, and the ratios are right, its mean is the risk on the
-    target. Where one of them fails it is no such thing. The value has no gradient, and `compute` is exact over batches
+    target. Where one of them fails, it is not. The value has no gradient, and `compute` is exact over batches
     and ranks.
 
     Inputs of `update` and `forward`:

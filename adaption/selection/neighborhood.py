@@ -21,7 +21,7 @@ class SoftNeighborhoodDensity(AdditiveMetric):
 
     **A collapsed model gets the best value.** Where all samples have the same prediction, each is as close to all
     others as can be, and the value is :math:`\log(m - 1)`, its largest. Compare only models that you know not to have
-    collapsed, say by :class:`EnsembleAgreement` or by the classes that they name.
+    collapsed, for example by :class:`EnsembleAgreement` or by the classes that they name.
 
     .. math::
         \mathrm{SND} = -\frac1m \sum_i \sum_{j \ne i} P_{ij} \log P_{ij}, \qquad
@@ -53,7 +53,7 @@ class SoftNeighborhoodDensity(AdditiveMetric):
         Validation of Domain Adaptation via Soft Neighborhood Density. ICCV 2021. https://arxiv.org/abs/2108.10860
 
     Example:
-        Two groups of three: each sample has two neighbours as near as can be, and nobody else near.
+        Two groups of three: each sample has two neighbours as near as can be, and no other near.
 
         >>> import torch
         >>> from adaption import SoftNeighborhoodDensity
@@ -99,7 +99,7 @@ def _density(logits: Tensor, temperature: float) -> Tensor:
         block = directions[start : start + step]
         others = block @ directions.T
         own = others.diagonal(start)
-        own.fill_(-torch.inf)  # a sample is no neighbour of itself
+        own.fill_(-torch.inf)  # a sample is not a neighbour of itself
         others = (others - others.amax(1, keepdim=True)) / temperature
         log_sum = others.logsumexp(1)
         shares = others.softmax(1)

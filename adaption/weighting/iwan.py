@@ -24,7 +24,7 @@ class ImportanceWeightModule(nn.Module):
     and weigh little. The weights have mean 1, also where the discriminator is so sure that every :math:`\sigma(z_i)`
     alone is 0 in floating point.
 
-    This discriminator minimises its loss on detached features, and nobody plays against it: train it with
+    This discriminator minimises its loss on detached features, without an adversary: train it with
     :class:`adaption.DomainAdversarialLoss` on ``features.detach()``. A second one plays against the features, with the
     weights in its loss. The weights are constants: they are taken without gradient, and with the discriminator in
     evaluation mode, so that a batch normalisation in it neither learns from source samples alone nor hides them behind
@@ -38,8 +38,8 @@ class ImportanceWeightModule(nn.Module):
         partial_classes_index: the classes that the target really has, for `get_partial_classes_weight` only.
 
     Raises:
-        TypeError: for a discriminator that is not callable, features that are no floating-point tensor, and labels that
-            are no integers.
+        TypeError: for a discriminator that is not callable, features that are not a floating-point tensor, and labels
+            that are not integers.
         ValueError: for an empty batch, a discriminator that gives more than one logit per sample, labels out of range,
             and `get_partial_classes_weight` without `partial_classes_index`.
 

@@ -140,7 +140,7 @@ class AutomaticUpdateClassWeightModule(nn.Module):
     the classifier in evaluation mode, and leaves the classifier as it was. It keeps no logits, and where
     :mod:`torch.distributed` runs, it counts the samples of all ranks.
 
-    Weights and step count are buffers: saved, moved, and a resumed run continues exactly. The classifier is no part of
+    Weights and step count are buffers: saved, moved, and a resumed run continues exactly. The classifier is not part of
     this module: neither its parameters nor its state show up here.
 
     Shapes:
@@ -156,7 +156,7 @@ class AutomaticUpdateClassWeightModule(nn.Module):
         partial_classes_index: the classes that the target really has, for `get_partial_classes_weight` only.
 
     Raises:
-        TypeError: for arguments of another type, and labels that are no integers.
+        TypeError: for arguments of another type, and labels that are not integers.
         ValueError: for numbers and labels out of range, an empty loader, logits of another number of classes, and
             `get_partial_classes_weight` without `partial_classes_index`.
 

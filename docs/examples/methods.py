@@ -204,7 +204,7 @@ class SelfEnsembling(Method):
         metrics = {"consistency": L2ConsistencyLoss(), "balance": ClassBalanceLoss(CLASSES)}
         super().__init__(metrics, consistency=consistency, balance=balance)
         self.augment = augment or move
-        self.student = [network]  # in a list, so that it is no part of the method's parameters
+        self.student = [network]  # in a list, so that it is not among the method's parameters
         self.teacher = EmaTeacher(nn.Sequential(network, network.classify), alpha=0.99, warm_up=True)
 
     def forward(self, batch: dict[str, Any]) -> Tensor:

@@ -85,7 +85,7 @@ class Pada(Equal):
 
 
 class Iwan(Equal):
-    """Samples weigh as a first discriminator, against which nobody plays, takes them for the target's."""
+    """Samples weigh as a first discriminator, which has no adversary, takes them for the target's."""
 
     def __init__(self, dann: DomainAdversarialLoss) -> None:
         super().__init__(dann)

@@ -265,7 +265,7 @@ def tllib_rows() -> list[Row]:
             lambda: with_gradient(
                 lambda z: functional.adversarial_discriminative_loss(-z, "target"), torch.tensor([30.0])
             ),
-            "the sigmoid is 1 in float32; where the discriminator errs most nobody learns",
+            "the sigmoid is 1 in float32; where the discriminator errs most, nothing is learned",
         ),
         Row(
             "CDAN, our discriminator's logit negated",

@@ -54,7 +54,7 @@ class Supervised(Method):
 
     def __init__(self, model: PoseResNet2d, _steps: int) -> None:
         super().__init__()
-        self.model = [model]  # in a list, so that it is no part of the method's parameters
+        self.model = [model]  # in a list, so that it is not among the method's parameters
         self.supervised = JointsKLLoss()
 
     def forward(self, batch: dict[str, Any]) -> Tensor:

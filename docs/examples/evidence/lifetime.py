@@ -56,7 +56,7 @@ SENSORS = [1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 16, 19, 20]  # from 0; those th
 def windows(folder: Path | None, fleet: str, part: str) -> tuple[Tensor, Tensor]:
     """Windows of shape `(N, sensors, cycles)` and remaining lives from 0 to 1.
 
-    Of the train part all windows, of the test part the last of each engine.
+    All windows of the train part, and the last of each engine of the test part.
     """
     file = arrays(folder, f"cmapss_{fleet}")
     sensors, lives = scaled(file, part), np.minimum(file[f"{part}_rul"], CAP) / CAP
@@ -106,7 +106,7 @@ class Regression(Method):
 
     def __init__(self, model: ImageRegressor, name: str, row: Row | None) -> None:
         super().__init__({name: row.metric} if row else {})
-        self.model, self.row = [model], row  # in a list, so that it is no part of the method's parameters
+        self.model, self.row = [model], row  # in a list, so that it is not among the method's parameters
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """The loss of a step."""

@@ -1,4 +1,4 @@
-"""Digits again, but the target has classes that the source lacks: 5 to 9 are to be called unknown.
+"""Digits again, but the target has classes that the source does not have: 5 to 9 are to be called unknown.
 
 As in the paper of OSBP the known classes are the digits 0 to 4. Each seed draws 2,000 images of MNIST's training part
 and 1,800 of USPS's; of those of the source, only the known digits stay, with labels, of the target all stay, without.
@@ -39,7 +39,7 @@ class OpenSet(Method):
 
     def __init__(self, network: Network, steps: int, weight: float = 1.0) -> None:
         super().__init__({"OSBP": UnknownClassBinaryCrossEntropy(t=0.7)}, OSBP=weight)
-        self.classify = [network.classify]  # in a list, so that it is no part of the method's parameters
+        self.classify = [network.classify]  # in a list, so that it is not among the method's parameters
         self.reversal = WarmStartGradientReversalLayer(alpha=10.0, hi=0.03, max_iters=steps, auto_step=True)
 
     def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:

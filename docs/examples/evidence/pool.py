@@ -116,7 +116,7 @@ class Run(NamedTuple):
 
 
 def runs(name: str, shifts: tuple[str, ...], seeds: range, rows: tuple[str, ...] | None = None) -> Iterator[Run]:
-    """Every run of a pool; rows without a loss have no weight, and those that switch one off are no candidates."""
+    """Every run of a pool; rows without a loss have no weight, and those that switch one off are not candidates."""
     for row in rows or POOLS[name].rows:
         if row != CONTROL and not row.endswith(OFF):
             factors = (1.0,) if row == SOURCE_ONLY else FACTORS

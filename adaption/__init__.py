@@ -20,6 +20,7 @@ from adaption.features.cmd import CentralMomentDiscrepancyLoss
 from adaption.features.coral import CorrelationAlignmentLoss
 from adaption.features.feature_norm import AdaptiveFeatureNormLoss
 from adaption.features.frechet import FrechetDistanceLoss
+from adaption.features.inverse_gram import InverseGramAlignmentLoss
 from adaption.features.jmmd import JointMaximumMeanDiscrepancyLoss
 from adaption.features.mmd import MaximumMeanDiscrepancyLoss
 from adaption.features.sinkhorn import SinkhornDivergenceLoss
@@ -68,6 +69,7 @@ __all__ = [
     "ImportanceWeightModule",
     "ImportanceWeightedValidation",
     "InformationMaximizationLoss",
+    "InverseGramAlignmentLoss",
     "JointDistributionOptimalTransportLoss",
     "JointMaximumMeanDiscrepancyLoss",
     "L2ConsistencyLoss",

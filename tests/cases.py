@@ -248,6 +248,11 @@ def _cmd(metric: Any, *batch: Tensor) -> Tensor:
     return functional.central_moment_discrepancy(*batch, num_moments=metric.num_moments, bounds=metric.bounds)
 
 
+def _dare_gram(metric: Any, *batch: Tensor) -> Tensor:
+    weights = {"angle_weight": metric.angle_weight, "scale_weight": metric.scale_weight}
+    return functional.inverse_gram_alignment(*batch, energy=metric.energy, **weights)
+
+
 def _dann(metric: Any, source: Tensor, target: Tensor, *weights: Tensor) -> Tensor:
     logits = metric.domain_disc(source), metric.domain_disc(target)
     return functional.domain_adversarial_loss(*logits, *weights, reduction=metric.reduction)
@@ -409,6 +414,12 @@ CASES = [
         adaption.FrechetDistanceLoss,
         features,
         lambda _, *batch: functional.frechet_distance(*batch),
+    ),
+    Case(
+        "DARE-GRAM",
+        lambda: adaption.InverseGramAlignmentLoss(0.95, angle_weight=1.0, scale_weight=0.1),
+        features,
+        _dare_gram,
     ),
     Case("DANN", lambda: adaption.DomainAdversarialLoss(discriminator()), features, _dann),
     Case("DANN weighted", lambda: adaption.DomainAdversarialLoss(discriminator()), with_weights, _dann),

@@ -263,6 +263,28 @@ def frechet(_: Any, source: Tensor, target: Tensor) -> Tensor:
     return distance
 
 
+def inverse_gram(metric: Any, source: Tensor, target: Tensor) -> Tensor:
+    """Nejjar et al. 2023, with the eigenvalues of A'A / n as squares of the singular values of A."""
+    values, vectors, kept = [], [], [1]
+    width = source.shape[1] + 1
+    for x in (source, target):
+        singular = torch.linalg.svd(torch.cat([torch.ones(len(x), 1).to(x), x], 1) / len(x) ** 0.5, full_matrices=False)
+        energies = singular.S.square()
+        values.append(torch.cat([energies, torch.zeros(width - len(energies)).to(x)]))
+        vectors.append(singular.Vh.T)
+        shares = energies.detach().cumsum(0) / energies.detach().sum()
+        kept.append(int((shares <= metric.energy).sum()) - 1)
+    j = max(kept)
+    inverses = []
+    for energies, v in zip(values, vectors, strict=True):
+        rank = min(j, int((energies > 1e-14 * energies[0]).sum()))
+        inverses.append((v[:, :rank] / energies[:rank]) @ v[:, :rank].T)
+    angles = 1 - torch.nn.functional.cosine_similarity(inverses[0], inverses[1], dim=0, eps=1e-30)
+    scale = torch.linalg.vector_norm(values[0][:j] - values[1][:j]) / j
+    value: Tensor = metric.angle_weight * angles.abs().mean() + metric.scale_weight * scale
+    return value
+
+
 # domain discriminators
 
 
@@ -593,6 +615,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "BatchSpectralPenalizationLoss": bsp,
     "CorrelationAlignmentLoss": coral,
     "FrechetDistanceLoss": frechet,
+    "InverseGramAlignmentLoss": inverse_gram,
     "CentralMomentDiscrepancyLoss": cmd,
     "DomainAdversarialLoss": dann,
     "ConditionalDomainAdversarialLoss": cdan,

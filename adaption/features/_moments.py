@@ -59,11 +59,11 @@ class Scatter:
     scalars: tuple[str, ...] = ()
 
     def of(self, z: Tensor) -> Sums:
-        """Of centred rows."""
+        """What they are for centred rows."""
         return ((z.T @ z).flatten(),)
 
     def shifted(self, number: Any, sums: Sums, shift: Tensor) -> Sums:
-        """About another point."""
+        """What they are about another point."""
         d = len(shift)
         return (torch.addr(sums[0].view(d, d), number * shift, shift).flatten(),)
 
@@ -75,7 +75,7 @@ class FourthOrder(Scatter):
     scalars = ("fourths",)
 
     def of(self, z: Tensor) -> Sums:
-        """Of centred rows."""
+        """What they are for centred rows."""
         squares = z.square().sum(1)
         return *super().of(z), squares @ z, squares.square().sum()
 
@@ -92,14 +92,14 @@ class FourthOrder(Scatter):
 
 
 class Powers(Scatter):
-    """Of each feature by itself: the sums of its powers, from the second to that of `order`, one after the other."""
+    """Sums of the powers of each feature by itself, from the second to that of `order`, one after the other."""
 
     def __init__(self, order: int) -> None:
         self.order = order
         self.names = ("powers",) if order > 1 else ()
 
     def of(self, z: Tensor) -> Sums:
-        """Of centred rows."""
+        """What they are for centred rows."""
         power, sums = z, []
         for _ in range(2, self.order + 1):
             power = power * z

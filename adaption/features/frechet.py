@@ -54,7 +54,7 @@ def frechet_distance(source_features: Tensor, target_features: Tensor) -> Tensor
         Converge to a Local Nash Equilibrium. NeurIPS 2017. https://arxiv.org/abs/1706.08500
 
     Example:
-        Of one feature it is the squared difference of the means plus that of the standard deviations: 2 and 4, and
+        For one feature it is the squared difference of the means plus that of the standard deviations: 2 and 4, and
         :math:`\sqrt 2` and :math:`\sqrt 8`.
 
         >>> import torch
@@ -74,8 +74,8 @@ def _check_sizes(source: Tensor, target: Tensor) -> None:
 def _evaluate(tensors: list[Tensor], needed: list[bool], _options: list[float]) -> list[Tensor]:
     r"""The value, and its gradients.
 
-    Of more samples than features, a root `A` of the covariance stands for the rows `Z`, which are orthonormal columns
-    times it: :math:`Z = (Z A^+) A`.
+    With more samples than features, a root `A` of the covariance stands for the rows `Z`, which are orthonormal
+    columns times it: :math:`Z = (Z A^+) A`.
     """
     dtype = tensors[0].dtype
     means = [tensor.mean(0) for tensor in tensors]

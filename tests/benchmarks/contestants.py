@@ -233,6 +233,21 @@ def plain_frechet(source: Tensor, target: Tensor) -> Tensor:
     return distance
 
 
+def plain_inverse_gram(source: Tensor, target: Tensor) -> Tensor:
+    """The formula as one writes it down, with pseudoinverses of the Gram matrices."""
+    ones = [torch.cat([torch.ones(len(features), 1), features], 1) for features in (source, target)]
+    grams = [features.T @ features / len(features) for features in ones]
+    values = [torch.linalg.svdvals(gram) for gram in grams]
+    kept = max(1, *(int((value.cumsum(0) / value.sum() <= 0.9).sum()) - 1 for value in values))
+    inverses = [
+        torch.linalg.pinv(gram, rtol=(value[kept] / value[0]).detach())
+        for gram, value in zip(grams, values, strict=True)
+    ]
+    angle = (1 - F.cosine_similarity(inverses[0], inverses[1], dim=0)).abs().mean()
+    scale: Tensor = torch.linalg.vector_norm((values[0] - values[1])[:kept]) / kept
+    return 0.05 * angle + 0.001 * scale
+
+
 def plain_cdan(disc: nn.Module, logits: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor]) -> Tensor:
     """The outer product of features and predictions, and the cross-entropy of the discriminator on it."""
     loss = torch.zeros(())
@@ -507,6 +522,16 @@ def _(n: int, d: int) -> Step:
 @contestant("Fréchet", "plain autograd")
 def _(n: int, d: int) -> Step:
     return step(plain_frechet, *leaves(n, d))
+
+
+@contestant("DARE-GRAM", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.inverse_gram_alignment, *leaves(n, d))
+
+
+@contestant("DARE-GRAM", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_inverse_gram, *leaves(n, d))
 
 
 @contestant("DANN", "adaption")

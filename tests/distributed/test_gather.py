@@ -125,6 +125,7 @@ LOSSES: dict[str, tuple[Callable[[], AdditiveMetric], Callable[..., tuple[Any, .
     "JDOT": (lambda: adaption.JointDistributionOptimalTransportLoss(gather_distributed=True), _conditional),
     "Sinkhorn": (lambda: adaption.SinkhornDivergenceLoss(gather_distributed=True), _weighted),
     "Fréchet": (lambda: adaption.FrechetDistanceLoss(gather_distributed=True), _outputs),
+    "DARE-GRAM": (lambda: adaption.InverseGramAlignmentLoss(gather_distributed=True), _outputs),
     "marginal entropy": (lambda: adaption.MarginalEntropyLoss(gather_distributed=True), _predictions),
     "marginal entropy dense": (lambda: adaption.MarginalEntropyLoss(gather_distributed=True), _dense_predictions),
     "class balance": (lambda: adaption.ClassBalanceLoss(CLASSES, gather_distributed=True), _predictions),

@@ -277,6 +277,7 @@ def test_bounds_of_zero_are_reached() -> None:
         (adaption.CorrelationAlignmentLoss(), equal, equal),
         (adaption.CentralMomentDiscrepancyLoss(), equal, equal),
         (adaption.FrechetDistanceLoss(), equal, equal),
+        (adaption.InverseGramAlignmentLoss(), equal, equal),
         (adaption.DomainAdversarialLoss(nn.Identity()), -right, right),
         (adaption.ConditionalDomainAdversarialLoss(lambda joint: joint.sum(1)), equal, -sure[:4], equal, sure[:4]),
         (adaption.AdversarialDiscriminativeLoss(), right, "target"),

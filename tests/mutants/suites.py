@@ -63,13 +63,14 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "features/_random_features.py": (("features/test_random_features.py", "test_functions.py"), "random and features"),
     "features/_moments.py": (
         ("features/test_moments.py", "features/test_coral.py", "features/test_cmd.py", "features/test_frechet.py"),
-        "CORAL or CMD or chet",
+        "CORAL or CMD or chet or GRAM",
     ),
     "features/bsp.py": (("features/test_bsp.py",), "BSP or spectral"),
     "features/cmd.py": (("features/test_cmd.py",), "CMD or entral"),
     "features/coral.py": (("features/test_coral.py",), "CORAL or orrelation"),
     "features/frechet.py": (("features/test_frechet.py",), "chet"),
     "features/feature_norm.py": (("features/test_feature_norm.py",), "AFN or feature_norm or FeatureNorm"),
+    "features/inverse_gram.py": (("features/test_inverse_gram.py",), "GRAM or nverse"),
     "features/jmmd.py": (("features/test_jmmd.py", "features/test_engine.py"), "JMMD or joint_max or JointMax"),
     "features/mmd.py": (
         ("features/test_mmd.py", "features/test_random_features.py", "features/test_engine.py"),

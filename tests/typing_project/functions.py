@@ -22,6 +22,7 @@ def distances(source: Tensor, target: Tensor) -> dict[str, Tensor]:
         "BSP": F.batch_spectral_penalization,
         "CMD": F.central_moment_discrepancy,
         "CORAL": F.correlation_alignment,
+        "DARE-GRAM": F.inverse_gram_alignment,
         "Frechet": F.frechet_distance,
         "bandwidth": F.median_bandwidth,
     }

@@ -3,13 +3,15 @@
 A method is a module. Called with a batch, it returns the loss of the step: cross entropy on the source, plus its
 metrics times their weights. Most losses need no more than a line in `METHODS`; a second head, a teacher or a game of
 its own is a small class. Weights and schedules are the papers' or the library's defaults. Chosen by target accuracy on
-the seeds 100 and 101 were self-ensembling's weights, ADDA's rate, and that the losses of predictions wait for half of
-the run: their authors begin with a network trained on ImageNet, this one begins with random weights.
+the seeds 100 and 101 were self-ensembling's weights, ADDA's rate, the weights of CORAL, CMD, Sinkhorn and DeepJDOT,
+whose values are in units of the features, and that the losses of predictions wait for half of the run: their authors
+begin with a network trained on ImageNet, this one begins with random weights.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,21 +21,27 @@ from torch.nn import functional as F
 from torchmetrics import MetricCollection
 
 from adaption import (
+    AdaptiveFeatureNormLoss,
     AdversarialDiscriminativeLoss,
     BatchSpectralPenalizationLoss,
+    CentralMomentDiscrepancyLoss,
     ClassBalanceLoss,
     ClassificationMarginDisparityDiscrepancy,
     ClassifierDiscrepancyLoss,
     ConditionalDomainAdversarialLoss,
+    CorrelationAlignmentLoss,
     DomainAdversarialLoss,
     EntropyMinimizationLoss,
     InformationMaximizationLoss,
+    JointDistributionOptimalTransportLoss,
     JointMaximumMeanDiscrepancyLoss,
     L2ConsistencyLoss,
+    LocalMaximumMeanDiscrepancyLoss,
     MaximumMeanDiscrepancyLoss,
     MinimumClassConfusionLoss,
     NuclearNormMaximizationLoss,
     PseudoLabelLoss,
+    SinkhornDivergenceLoss,
 )
 from adaption.layers import DomainDiscriminator, EmaTeacher, GradientReversalLayer, WarmStartGradientReversalLayer
 
@@ -68,6 +76,7 @@ def look(network: Network, source: Tensor, labels: Tensor, target: Tensor) -> di
     source_features, target_features = network(source), network(target)
     return {
         "labels": labels,
+        "source_labels": labels,
         "source_images": source,
         "target_images": target,
         "source": source_features,
@@ -120,6 +129,26 @@ class Joint(Method):
             f"{domain}_features": [batch[domain], batch[f"{domain}_logits"].softmax(1)]
             for domain in ("source", "target")
         }
+
+
+class Growing(Method):
+    """Losses whose weights grow from 0 over the run, as DSAN's: predictions are not to be relied on at first."""
+
+    def __init__(self, metrics: Mapping[str, nn.Module], steps: int, **weights: float) -> None:
+        super().__init__(metrics, **weights)
+        self.step, self.steps = 0, steps
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """The loss of a step."""
+        whole, share = self.weights, math.tanh(5 * self.step / self.steps)  # 2 / (1 + exp(-10 p)) - 1
+        self.weights = {name: share * whole.get(name, 1.0) for name in self.metrics}
+        loss = super().forward(batch)
+        self.weights = whole
+        return loss
+
+    def after_step(self, _optimizer: torch.optim.Optimizer) -> None:
+        """Count."""
+        self.step += 1
 
 
 class Predictions(Method):
@@ -299,6 +328,12 @@ METHODS: dict[str, Callable[[Network, int], Method]] = {
     "control": lambda _, __: Method({"MMD": MaximumMeanDiscrepancyLoss()}, MMD=0.0),
     "MMD": lambda _, __: Method({"MMD": MaximumMeanDiscrepancyLoss()}),
     "JMMD": lambda _, __: Joint({"JMMD": JointMaximumMeanDiscrepancyLoss()}),
+    "LMMD": lambda _, steps: Growing({"LMMD": LocalMaximumMeanDiscrepancyLoss()}, steps, LMMD=0.5),
+    "CORAL": lambda _, __: Method({"CORAL": CorrelationAlignmentLoss()}, CORAL=100.0),
+    "CMD": lambda _, __: Method({"CMD": CentralMomentDiscrepancyLoss(bounds=(0.0, 3.0))}, CMD=0.1),
+    "Sinkhorn": lambda _, __: Method({"Sinkhorn": SinkhornDivergenceLoss()}, Sinkhorn=0.01),
+    "DeepJDOT": lambda _, __: Method({"JDOT": JointDistributionOptimalTransportLoss(feature_weight=0.1)}, JDOT=0.03),
+    "AFN": lambda _, __: Method({"AFN": AdaptiveFeatureNormLoss()}, AFN=0.05),
     "DANN": lambda _, steps: Method({"DANN": dann(steps)}),
     "BSP + DANN": lambda _, steps: Method({"DANN": dann(steps), "BSP": BatchSpectralPenalizationLoss()}, BSP=1e-4),
     "CDAN": lambda _, steps: Method({"CDAN": cdan(steps, entropy=False)}),

@@ -222,8 +222,15 @@ def parse(name: str, description: str, losses: list[str], epochs: int, seeds: in
     return arguments
 
 
-def run_all(job: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], console: Console) -> dict[tuple[Any, ...], Any]:
-    """What a job returns for each of the arguments, computed in processes of their own under a bar of progress."""
+def run_all(
+    job: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], console: Console, *, small: bool = False
+) -> dict[tuple[Any, ...], Any]:
+    """What a job returns for each of the arguments, computed in processes of their own under a bar of progress.
+
+    Small jobs are done here, in less time than a process takes to begin.
+    """
+    if small:
+        return {arguments: job(*arguments) for arguments in jobs}
     columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console) as progress, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         runs = {pool.submit(job, *arguments): arguments for arguments in jobs}

@@ -64,12 +64,12 @@ def measure(arguments: argparse.Namespace, rows: tuple[str, ...], console: Conso
     """Train rows; return the figures of every run, and what they were measured with."""
     task, started = load(arguments.task), time.perf_counter()
     seeds = range(2 if arguments.quick else arguments.seeds)
-    shifts = task.shifts[:2] if arguments.quick else task.shifts
+    shifts = task.shifts[:1] if arguments.quick else task.shifts
     job = partial(
         run, budget=QUICK if arguments.quick else task.budget, folder=None if arguments.quick else arguments.data
     )
     jobs = [(arguments.task, row, shift, seed) for shift in shifts for row in rows for seed in seeds]
-    runs = run_all(job, jobs, console)
+    runs = run_all(job, jobs, console, small=arguments.quick)
     results = {
         shift: {row: [rounded(runs[arguments.task, row, shift, seed]) for seed in seeds] for row in rows}
         for shift in shifts

@@ -253,7 +253,7 @@ def study(arguments: argparse.Namespace, console: Console) -> str:
         raise SystemExit(msg)
     if missing:
         job = partial(keep, data=None if quick else arguments.data, folder=folder, steps=steps)
-        run_all(job, missing, console)
+        run_all(job, missing, console, small=quick)
     pools = {name: units_of(some, folder) for name, some in every.items()}
     return section(pools, sum(seconds(run, folder) for some in every.values() for run in some), len(seeds))
 

@@ -24,6 +24,7 @@ from adaption.features.inverse_gram import InverseGramAlignmentLoss
 from adaption.features.jmmd import JointMaximumMeanDiscrepancyLoss
 from adaption.features.mmd import MaximumMeanDiscrepancyLoss
 from adaption.features.sinkhorn import SinkhornDivergenceLoss
+from adaption.features.sliced_wasserstein import SlicedWassersteinLoss
 from adaption.hypothesis.mcd import ClassifierDiscrepancyLoss, MarginalEntropyLoss
 from adaption.hypothesis.mdd import (
     ClassificationMarginDisparityDiscrepancy,
@@ -85,6 +86,7 @@ __all__ = [
     "RegressionDisparity",
     "RegressionMarginDisparityDiscrepancy",
     "SinkhornDivergenceLoss",
+    "SlicedWassersteinLoss",
     "SoftNeighborhoodDensity",
     "UnknownClassBinaryCrossEntropy",
     "collect_classification_results",

@@ -17,6 +17,7 @@ from adaption.features.inverse_gram import inverse_gram_alignment
 from adaption.features.jmmd import joint_maximum_mean_discrepancy
 from adaption.features.mmd import maximum_mean_discrepancy, median_bandwidth
 from adaption.features.sinkhorn import sinkhorn_divergence
+from adaption.features.sliced_wasserstein import sliced_wasserstein
 from adaption.hypothesis.mcd import classifier_discrepancy, marginal_entropy
 from adaption.hypothesis.mdd import (
     classification_margin_disparity_discrepancy,
@@ -70,5 +71,6 @@ __all__ = [
     "regression_margin_disparity_discrepancy",
     "shift_log",
     "sinkhorn_divergence",
+    "sliced_wasserstein",
     "unknown_class_binary_cross_entropy",
 ]

@@ -231,6 +231,11 @@ def _feature_norm(metric: Any, source: Tensor, target: Tensor) -> Tensor:
     return functional.adaptive_feature_norm(source, target, step=metric.step, radius=metric.radius)
 
 
+def _sliced(metric: Any, source: Tensor, target: Tensor) -> Tensor:
+    directions = metric.directions(source.shape[1], metric.num_projections, source)
+    return functional.sliced_wasserstein(source, target, directions)
+
+
 def _sinkhorn(metric: Any, *batch: Tensor) -> Tensor:
     settings = {"regularization": metric.regularization, "max_iters": metric.max_iters}
     return functional.sinkhorn_divergence(*batch, **settings)
@@ -402,6 +407,13 @@ CASES = [
     ),
     Case("AFN", lambda: adaption.AdaptiveFeatureNormLoss(0.5), features, _feature_norm),
     Case("AFN radius", lambda: adaption.AdaptiveFeatureNormLoss(radius=5.0), features, _feature_norm),
+    Case(  # in evaluation, where its directions are always the same
+        "sliced Wasserstein",
+        lambda: adaption.SlicedWassersteinLoss(8).eval(),
+        features,
+        _sliced,
+        epoch="batches",
+    ),
     Case(
         "Sinkhorn",
         lambda: adaption.SinkhornDivergenceLoss(regularization=1.0),

@@ -181,6 +181,17 @@ def feature_norm(metric: Any, source: Tensor, target: Tensor) -> Tensor:
     return value
 
 
+def sliced_wasserstein(metric: Any, source: Tensor, target: Tensor) -> Tensor:
+    """Along each direction, sorted samples, each of them as often as the other domain has any."""
+    directions = metric.directions(source.shape[1], metric.num_projections, source).to(source)
+    values = []
+    for direction in directions.T:
+        x = (source @ direction).repeat_interleave(len(target)).sort().values
+        y = (target @ direction).repeat_interleave(len(source)).sort().values
+        values.append((x - y).square().mean())
+    return torch.stack(values).mean()
+
+
 def jdot(metric: Any, source: Tensor, labels: Tensor, target: Tensor, logits: Tensor) -> Tensor:
     """Damodaran et al. 2018, equation (5), with the plan of Fatras et al. 2021 where margins are soft."""
     n, m = len(source), len(target)
@@ -610,6 +621,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "JointMaximumMeanDiscrepancyLoss": jmmd,
     "LocalMaximumMeanDiscrepancyLoss": lmmd,
     "AdaptiveFeatureNormLoss": feature_norm,
+    "SlicedWassersteinLoss": sliced_wasserstein,
     "JointDistributionOptimalTransportLoss": jdot,
     "SinkhornDivergenceLoss": sinkhorn,
     "BatchSpectralPenalizationLoss": bsp,

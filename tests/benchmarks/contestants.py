@@ -150,6 +150,13 @@ def plain_feature_norm(source: Tensor, target: Tensor) -> Tensor:
     return value
 
 
+def plain_sliced(source: Tensor, target: Tensor, number: int = 128) -> Tensor:
+    """The formula as one writes it down, for equally many samples, with directions from torch's generator."""
+    directions = F.normalize(torch.randn(source.shape[1], number), dim=0)
+    value: Tensor = ((source @ directions).sort(0).values - (target @ directions).sort(0).values).square().mean()
+    return value
+
+
 @torch.no_grad()
 def plain_plan(cost: Tensor, epsilon: Tensor, steps: int = 100) -> Tensor:
     """Sinkhorn's iteration in the log domain, of equal weights."""
@@ -416,6 +423,27 @@ def _(n: int, d: int) -> Step:
 @contestant("LMMD", "plain autograd")
 def _(n: int, d: int) -> Step:
     return step(plain_lmmd, *labels_and_logits(n, d))
+
+
+@contestant("sliced Wasserstein", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(adaption.SlicedWassersteinLoss(), *leaves(n, d))
+
+
+@contestant("sliced Wasserstein", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_sliced, *leaves(n, d))
+
+
+@contestant("sliced Wasserstein", "POT")
+def _(n: int, d: int) -> Step:
+    ot = importlib.import_module("ot")
+    return step(lambda source, target: ot.sliced_wasserstein_distance(source, target, n_projections=128), *leaves(n, d))
+
+
+@contestant("sliced Wasserstein", "pytorch-adapt")
+def _(n: int, d: int) -> Step:
+    return step(pytorch_adapt("sliced_wasserstein").SlicedWasserstein(), *leaves(n, d))
 
 
 @contestant("AFN", "adaption")

@@ -169,6 +169,16 @@ PROMISES: dict[str, tuple[float, str, Callable[[], float]]] = {
     "CORAL, 64 x 2,048: time over plain autograd with covariances": (0.1, "", lambda: beside_plain("CORAL", 64, 2048)),
     "CORAL, 256 x 256: time over plain autograd with covariances": (1.0, "", lambda: beside_plain("CORAL", 256, 256)),
     "CMD, 128 x 256: time over plain autograd": (1.1, "", lambda: beside_plain("CMD", 128, 256)),
+    "sliced Wasserstein, 256 x 256, 128 directions: time over POT": (
+        1.0,
+        "",
+        lambda: beside("POT", "sliced Wasserstein", 256, 256),
+    ),
+    "sliced Wasserstein, 256 x 256, 128 directions: time over plain autograd": (
+        1.1,
+        "",
+        lambda: beside_plain("sliced Wasserstein", 256, 256),
+    ),
     "AFN, n = m = 128, d = 256: time over plain autograd": (1.1, "", lambda: beside_plain("AFN", 128, 256)),
     "JDOT, n = m = 128, d = 256, 10 classes: time over skada with POT": (
         1.0,

@@ -313,6 +313,7 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, Any]]] = {
     "PseudoLabelLoss": lambda *_: ("0", 0.0),
     "RegressionMarginDisparityDiscrepancy": lambda *_: ("0", 0.0),
     "SinkhornDivergenceLoss": lambda *_: ("0", 0.0),
+    "SlicedWassersteinLoss": lambda *_: ("0", 0.0),
     "SoftNeighborhoodDensity": lambda *_: ("log(n - 1)", math.log(N - 1)),
     "UnknownClassBinaryCrossEntropy": lambda case, _: ("H(t, 1/c)", _binary_entropy(setting(case, "t"), 1 / WIDTH)),
 }
@@ -372,6 +373,7 @@ EQUAL: dict[str, Callable[[Case, dict[str, Any]], tuple[str, float]]] = {
     "DomainAccuracy": lambda *_: ("0.5", 0.5),
     "ProxyADistance": lambda *_: ("0", 0.0),
     "SinkhornDivergenceLoss": lambda *_: ("0", 0.0),
+    "SlicedWassersteinLoss": lambda *_: ("0", 0.0),
 }
 TWINS = {"predictions2": "predictions1", "teacher": "student", "output_adv": "output"}
 

@@ -77,6 +77,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
         "MMD or maximum_mean or MaximumMean",
     ),
     "features/sinkhorn.py": (("features/test_sinkhorn.py",), "inkhorn"),
+    "features/sliced_wasserstein.py": (("features/test_sliced_wasserstein.py",), "liced"),
     "hypothesis/mcd.py": (("hypothesis_family/test_mcd.py",), "MCD or ClassifierDisc or arginal"),
     "hypothesis/mdd.py": (("hypothesis_family/test_mdd.py",), "MDD or argin or shift_log"),
     "hypothesis/regda.py": (

@@ -132,6 +132,7 @@ FUNCTIONS: dict[str, Callable[[], Arguments]] = {
         "marginal_penalty": 1.0,
     },
     "adaptive_feature_norm": lambda: two_domains("features", rows) | {"step": 0.5, "radius": 3.0},
+    "sliced_wasserstein": lambda: two_domains("features", rows) | {"projections": torch.randn(WIDTH, 3)},
     "sinkhorn_divergence": lambda: two_domains("features", rows) | weights() | {"regularization": 0.5, "max_iters": 50},
     "shift_log": lambda: {"x": probabilities(), "offset": 1e-6},
 }

@@ -1,0 +1,220 @@
+"""Sliced Wasserstein distance: the domains compared along many lines, on each of them exactly."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adaption import _checks
+from adaption._global_batch import GlobalBatchMetric
+from adaption._metric import Statistics
+from adaption._precision import full_precision
+from adaption._unmoved import recomputing
+from adaption.features.mmd import check_pair
+
+_SEED = 20_190_304
+_MASK = 2**32 - 1
+
+
+@full_precision
+def sliced_wasserstein(source_features: Tensor, target_features: Tensor, projections: Tensor) -> Tensor:
+    r"""Mean over directions of the squared Wasserstein distance between the projections of both domains.
+
+    .. math::
+        \mathrm{SW} = \frac1k \sum_{l=1}^k \int_0^1 \bigl(F_{s, l}^{-1}(u) - F_{t, l}^{-1}(u)\bigr)^2 \, du
+
+    with the quantile functions :math:`F^{-1}` of the source and target features times the column `l` of `projections`.
+    Samples on a line are carried at the least cost in their order: with equally many samples, that is the mean of the
+    squared differences of the sorted projections. With `n` and `m` samples, the quantile functions are steps of width
+    :math:`1 / n` and :math:`1 / m`, and the integral is a sum over the at most `n + m` pieces between their jumps, as
+    exact as the other. So a batch and the same batch with every sample twice are 0 apart.
+
+    With columns of length 1, drawn evenly from all directions, a shift by `s` of all samples gives
+    :math:`|s|^2 / d` on average.
+
+    Shapes:
+        - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
+        - `projections`: :math:`(d, k)`
+        - output: scalar, at least 0; it grows with the square of the features and of the projections
+
+    Args:
+        source_features: features of the source batch.
+        target_features: features of the target batch, of the same layer.
+        projections: a direction in each column, taken as it is and held constant in the differentiation.
+
+    Raises:
+        TypeError: for anything but floating-point tensors.
+        ValueError: for empty batches, wrong ranks, differing widths or devices, and projections of another width.
+
+    References:
+        N. Bonneel, J. Rabin, G. Peyré, H. Pfister: Sliced and Radon Wasserstein Barycenters of Measures. Journal of
+        Mathematical Imaging and Vision 2015. https://doi.org/10.1007/s10851-014-0506-3
+
+        C.-Y. Lee, T. Batra, M. H. Baig, D. Ulbricht: Sliced Wasserstein Discrepancy for Unsupervised Domain Adaptation.
+        CVPR 2019. https://arxiv.org/abs/1903.04064
+
+    Example:
+        Along the first axis both samples move by 3, along the second one by 1.
+
+        >>> import torch
+        >>> from adaption.functional import sliced_wasserstein
+        >>> source, target = torch.tensor([[0.0, 0.0], [1.0, 5.0]]), torch.tensor([[4.0, 6.0], [3.0, 1.0]])
+        >>> sliced_wasserstein(source, target, torch.eye(2))
+        tensor(5.)
+    """
+    check_pair(source_features, target_features)
+    _checks.matrix("projections", projections, "directions")
+    _check_width(projections, source_features)
+    # numbers far from 0 would lose the digits in which they differ
+    centre = (source_features.detach().mean(0) + target_features.detach().mean(0)) / 2
+    directions = projections.detach().to(centre.dtype).T
+    domains = source_features - centre, target_features - centre
+    source, target = (torch.mm(directions, rows.T).sort(1).values for rows in domains)
+    n, m = source.shape[1], target.shape[1]
+    if n == m:
+        return (source - target).square().mean()
+    return _along_the_quantiles(source, target, n, m) / len(directions)
+
+
+def _check_width(projections: Tensor, features: Tensor) -> None:
+    if len(projections) != features.shape[1]:
+        msg = (
+            f"`projections` must have as many rows as the features have columns ({features.shape[1]}), but got shape "
+            f"{_checks.shape(projections)}. Pass a direction in each column."
+        )
+        raise ValueError(msg)
+    _checks.same_device("source_features", features, "projections", projections)
+
+
+def _along_the_quantiles(source: Tensor, target: Tensor, n: int, m: int) -> Tensor:
+    """The sum over directions, from sorted projections ``(k, n)`` and ``(k, m)``.
+
+    In units of ``1 / (n m)`` both quantile functions jump at whole numbers. Where they do at once, a piece has width 0.
+    """
+    of_source, of_target = torch.arange(n, device=source.device) * m, torch.arange(m, device=source.device) * n
+    starts = torch.cat([of_source, of_target]).sort().values
+    widths = torch.cat([starts[1:], starts.new_full((1,), n * m)]) - starts
+    apart = source[:, starts // m] - target[:, starts // n]
+    return (apart.square() @ (widths.to(source.dtype) / (n * m))).sum()
+
+
+class _Directions(nn.Module):
+    """Directions that are evenly distributed, new ones at each call in training and always the same ones elsewhere.
+
+    They are a function of how often they were drawn: a hash of it and of the place in the matrix, made normal by the
+    transform of Box and Muller. So no generator is touched, nothing is read from a device, and a run that is resumed
+    goes on with the directions it would have had.
+    """
+
+    draws: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("draws", torch.tensor(0))
+
+    def reset_parameters(self) -> None:
+        """Begin anew, as a framework asks for whose memory came from ``to_empty``."""
+        self.draws.zero_()
+
+    def forward(self, width: int, number: int, features: Tensor) -> Tensor:
+        """Return a matrix of that shape, with columns of length 1, for some features."""
+        if not self.training:
+            return _drawn(torch.zeros_like(self.draws), width, number, features)
+        if not recomputing():
+            self.draws.add_(1)
+        return _drawn(self.draws, width, number, features)
+
+
+@torch.no_grad()
+def _drawn(count: Tensor, width: int, number: int, features: Tensor) -> Tensor:
+    half = (width * number + 1) // 2
+    places = torch.arange(2 * half, device=features.device)
+    bits = _hashed(places + _hashed(count.to(features.device) + _SEED))
+    uniform = ((bits + 1).to(torch.float32) / 2**32).view(2, half)  # above 0
+    lengths, angles = (-2 * uniform[0].log()).sqrt(), 2 * math.pi * uniform[1]
+    normal = torch.cat([lengths * angles.cos(), lengths * angles.sin()])[: width * number].view(width, number)
+    columns: Tensor = normal / torch.linalg.vector_norm(normal, dim=0)
+    return columns  # in float32 for all features, so that a loss has the same ones in every precision
+
+
+def _hashed(number: Tensor) -> Tensor:
+    """Scatter integers over those of 32 bits. Products stay below 2^63."""
+    for _ in range(2):
+        number = ((number >> 16 ^ number) * 0x45D9F3B) & _MASK
+    return number >> 16 ^ number
+
+
+class SlicedWassersteinLoss(GlobalBatchMetric):
+    r"""Sliced Wasserstein distance between source and target features; minimising it carries one onto the other.
+
+    The formula is that of :func:`adaption.functional.sliced_wasserstein`. There is no adversary: the feature
+    extractor minimises the value together with the task loss. Sorting is all that it costs, and memory is linear in the
+    samples.
+
+    In training every batch sees new directions, in evaluation all see the same, so that values can be compared. They
+    follow from a count of the batches, a buffer, and from nothing else: torch's generators are left alone, and a
+    resumed run goes on with the directions it would have had.
+
+    `compute` returns the mean of the batch values.
+
+    Inputs of `update` and `forward`:
+        - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
+
+    Output: scalar, at least 0.
+
+    Args:
+        num_projections: number of directions.
+        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
+            averages; see :doc:`/distributed`.
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but floating-point tensors and an integer.
+        ValueError: as :func:`adaption.functional.sliced_wasserstein`, and for `num_projections` below 1.
+
+    References:
+        N. Bonneel, J. Rabin, G. Peyré, H. Pfister: Sliced and Radon Wasserstein Barycenters of Measures. Journal of
+        Mathematical Imaging and Vision 2015. https://doi.org/10.1007/s10851-014-0506-3
+
+        C.-Y. Lee, T. Batra, M. H. Baig, D. Ulbricht: Sliced Wasserstein Discrepancy for Unsupervised Domain Adaptation.
+        CVPR 2019. https://arxiv.org/abs/1903.04064
+
+    Example:
+        In one dimension there is one direction, and the order is the plan: 0 goes to 2, and 5 to 6.
+
+        >>> import torch
+        >>> from adaption import SlicedWassersteinLoss
+        >>> sliced = SlicedWassersteinLoss(num_projections=16)
+        >>> sliced(torch.tensor([[0.0], [5.0]]), torch.tensor([[6.0], [2.0]]))
+        tensor(2.5000)
+        >>> sliced.compute()
+        tensor(2.5000, dtype=torch.float64)
+    """
+
+    plot_lower_bound = 0.0
+
+    def __init__(self, num_projections: int = 128, *, gather_distributed: bool = False, **kwargs: Any) -> None:
+        _checks.count("num_projections", num_projections)
+        super().__init__(gather_distributed=gather_distributed, **kwargs)
+        self.num_projections = num_projections
+        self.directions = _Directions()
+        self._keep_sums("values", "num_batches")
+
+    def update(self, source_features: Tensor, target_features: Tensor) -> None:
+        """Add the value of a batch to the epoch."""
+        self._accumulate(self._statistics(source_features, target_features))
+
+    def _statistics(self, source_features: Tensor, target_features: Tensor) -> Statistics:
+        source_features, target_features = self._global_batch(
+            source_features=source_features, target_features=target_features
+        )
+        check_pair(source_features, target_features)
+        directions = self.directions(source_features.shape[1], self.num_projections, source_features)
+        return sliced_wasserstein(source_features, target_features, directions), 1
+
+    def _value(self, *statistics: Tensor) -> Tensor:
+        total, number = statistics
+        return total / number

@@ -83,9 +83,9 @@ def _logits(model: Model, source: Tensor, target: Tensor) -> tuple[Any, ...]:
 
 
 def _conditional(model: Model, source: Tensor, target: Tensor) -> tuple[Any, ...]:
-    """Features of both domains, labels of the source, logits of the target."""
+    """Features of both domains, labels of the source, logits of the target; the logits' gradient may be 0."""
     labels = source.argmax(1) % CLASSES if len(source) else torch.zeros(0, dtype=torch.int64)
-    return model.features(source), labels, model.features(target), model.outputs(target)
+    return model.outputs(source), labels, model.outputs(target), model.outputs(target)
 
 
 def _dense_predictions(model: Model, source: Tensor, target: Tensor) -> tuple[Any, ...]:

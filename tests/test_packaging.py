@@ -72,5 +72,5 @@ def test_each_peer_has_a_measured_table_in_which_our_values_are_finite() -> None
     for library, table in tables:
         rows = table.splitlines()[2:]
         assert len(rows) > 2, f"`nox -s migrating` has not filled the table of {library}"
-        ours = [row.split("|")[3].strip() for row in rows]
+        ours = [row.split("|")[3].strip() for row in rows if not row.endswith("ours says so |")]  # an error by design
         assert not [value for value in ours if "Error" in value or value == "NaN"]

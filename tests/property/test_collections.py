@@ -98,9 +98,10 @@ def _value(metric: AdditiveMetric) -> Tensor:
 
 def test_without_a_word_from_us_they_would_be_mixed_up() -> None:
     """torchmetrics takes metrics for one whose states have equal names and, after the first batch, equal values."""
-    metrics = members(GROUPS["MMD and 9 more"])
+    like_mmd = next(cases for name, cases in GROUPS.items() if name.startswith("MMD and"))
+    metrics = members(like_mmd)
     for metric in metrics.values():
         metric._defaults = dict(metric._defaults)
     together = MetricCollection(dict(metrics))
-    together.update(*alike(GROUPS["MMD and 9 more"][0].batch(4, 4)))
+    together.update(*alike(like_mmd[0].batch(4, 4)))
     assert len(together.compute_groups) < len(metrics)

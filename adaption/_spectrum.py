@@ -1,4 +1,4 @@
-"""The leading eigenvectors of Gram matrices, without a decomposition where the matrix is large."""
+"""Gram matrices: their leading eigenvectors, without a decomposition where they are large, and what LAPACK is given."""
 
 from __future__ import annotations
 
@@ -24,6 +24,11 @@ def gram_matrix(rows: Tensor) -> Tensor:
         torch.mm(rows[first:last], rows[:last].T, out=gram[first:last, :last])
         gram[:first, first:last] = gram[first:last, :first].T
     return gram
+
+
+def finite(matrix: Tensor) -> Tensor:
+    """For LAPACK, which raises on NaN and infinity: the caller has to make its result NaN by other means."""
+    return matrix.nan_to_num(posinf=0.0, neginf=0.0)
 
 
 def leading_vectors(gram: Tensor, number: int) -> Tensor:

@@ -69,9 +69,9 @@ def joint_distribution_optimal_transport(
 
     Raises:
         TypeError: for anything but floating-point features and logits, integer labels, and numbers.
-        ValueError: for empty batches, wrong ranks, differing widths or devices, as many labels or logits as there are
-            no samples, labels that are no classes, probabilities in the place of logits, and settings out of their
-            bounds. On other devices than the CPU a label that is no class makes the value NaN.
+        ValueError: for empty batches, wrong ranks, differing widths or devices, another number of labels or logits
+            than of samples, labels that are not classes, probabilities in the place of logits, and settings out of
+            their bounds. On other devices than the CPU a label that is not a class makes the value NaN.
 
     References:
         B. B. Damodaran, B. Kellenberger, R. Flamary, D. Tuia, N. Courty: DeepJDOT: Deep Joint Distribution Optimal
@@ -136,9 +136,9 @@ _cost_of_the_plan = ClosedForm("joint_transport", _evaluate)
 class JointDistributionOptimalTransportLoss(GlobalBatchMetric):
     r"""Joint distribution optimal transport (JDOT, DeepJDOT, JUMBOT); minimising it moves classes to their own.
 
-    The formula is that of :func:`adaption.functional.joint_distribution_optimal_transport`. Nobody plays against
-    anybody: features and classifier minimise the value together with the task loss. With a `marginal_penalty` the plan
-    is unbalanced (JUMBOT), and outliers of a batch need not be carried anywhere.
+    The formula is that of :func:`adaption.functional.joint_distribution_optimal_transport`. There is no
+    adversary: features and classifier minimise the value together with the task loss. With a `marginal_penalty` the
+    plan is unbalanced (JUMBOT), and outliers of a batch need not be carried anywhere.
 
     `compute` returns the mean of the batch values.
 

@@ -89,7 +89,7 @@ class AdaptiveFeatureNormLoss(AdditiveMetric):
     r"""Adaptive feature norm (AFN, SAFN; with a radius HAFN); minimising it lets the features of both domains grow.
 
     Features of the target are shorter than those of the source where a network knows little of them. The formula is
-    that of :func:`adaption.functional.adaptive_feature_norm`. Nobody plays against anybody: the feature extractor
+    that of :func:`adaption.functional.adaptive_feature_norm`. There is no adversary: the feature extractor
     minimises the value, with a small weight, together with the task loss. No sample is compared with another, so the
     target may lack classes of the source.
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adaption._closed_form import ClosedForm
 from adaption._precision import full_precision
+from adaption._spectrum import finite
 from adaption._states import sum_dtype
 from adaption.features._moments import Moments, MomentsMetric, Scatter, at_least, in_one_dtype
 from adaption.features.mmd import check_pair
@@ -85,8 +86,8 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], _options: list[float]) 
     (source, _, variance), (target, _, other_variance) = roots
     products, gap, spread = source @ target.T, means[0] - means[1], variance + other_variance
     if not any(needed):
-        return [_distance_of(gap, spread, torch.linalg.svdvals(_finite(products))).to(dtype)]
-    u, values, v = torch.linalg.svd(_finite(products), full_matrices=False)
+        return [_distance_of(gap, spread, torch.linalg.svdvals(finite(products))).to(dtype)]
+    u, values, v = torch.linalg.svd(finite(products), full_matrices=False)
     turn = (u * (values > max(products.shape) * torch.finfo(values.dtype).eps * values[0])) @ v
     results = [_distance_of(gap, spread, values).to(dtype)]
     for domain, (z, (_, inverse, _)) in enumerate(zip(centred, roots, strict=True)):
@@ -100,15 +101,10 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], _options: list[float]) 
 
 def _root(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     r"""A matrix `A` with :math:`A^\top A` the covariance, its inverse, both 0 where all is rounding, and the trace."""
-    values, vectors = torch.linalg.eigh(_finite(covariance))
+    values, vectors = torch.linalg.eigh(finite(covariance))
     rounding = 10 * len(values) * torch.finfo(values.dtype).eps
     roots = values.where(values > rounding * values[-1], 0.0).sqrt()
     return roots[:, None] * vectors.T, vectors * roots.reciprocal().where(roots > 0, 0.0), covariance.trace()
-
-
-def _finite(matrix: Tensor) -> Tensor:
-    """For LAPACK, which raises on NaN; the traces keep it."""
-    return matrix.nan_to_num(posinf=0.0, neginf=0.0)
 
 
 def _distance_of(gap: Tensor, spread: Tensor, values: Tensor) -> Tensor:
@@ -181,5 +177,5 @@ class FrechetDistanceLoss(MomentsMetric):
 
     def _of_moments(self, source: Moments, target: Moments) -> Tensor:
         (left, _, variance), (right, _, other_variance) = (_root(domain.covariance) for domain in (source, target))
-        values = torch.linalg.svdvals(_finite(left @ right.T))
+        values = torch.linalg.svdvals(finite(left @ right.T))
         return _distance_of(source.mean - target.mean, variance + other_variance, values)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from adaption import _checks
 from adaption._closed_form import ClosedForm
 from adaption._precision import full_precision
+from adaption._spectrum import finite
 from adaption._states import sum_dtype
 from adaption.features._moments import Moments, MomentsMetric, Scatter, in_one_dtype
 from adaption.features.mmd import check_pair
@@ -114,8 +115,7 @@ class _Spectrum:
 
 
 def _of_matrix(matrix: Tensor, width: int) -> _Spectrum:
-    # LAPACK raises on NaN, which the caller adds to the value
-    values, vectors = torch.linalg.eigh(matrix.nan_to_num(posinf=0.0, neginf=0.0))
+    values, vectors = torch.linalg.eigh(finite(matrix))
     return _Spectrum(values, vectors, width)
 
 

@@ -12,6 +12,7 @@ from adaption._closed_form import ClosedForm
 from adaption._global_batch import GlobalBatchMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision
+from adaption._spectrum import finite
 from adaption._states import sum_dtype
 
 
@@ -92,8 +93,8 @@ def _sum_of_roots(gram: Tensor, dtype: torch.dtype, *, inverse: bool = False) ->
 
     What cannot be told from the rounding of the matrix, or of entries in `dtype`, counts as 0 in both.
     """
-    poison = 0 * gram.trace()  # NaN in the matrix, of which LAPACK raises, is NaN in the value
-    values, vectors = torch.linalg.eigh(gram.nan_to_num())
+    poison = 0 * gram.trace()  # NaN in the matrix is NaN in the value
+    values, vectors = torch.linalg.eigh(finite(gram))
     rounding = max(len(gram) * torch.finfo(gram.dtype).eps, (4 * torch.finfo(dtype).eps) ** 2)
     roots = values.where(values > rounding * values[-1], 0.0).sqrt()
     if not inverse:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adaption import CentralMomentDiscrepancyLoss
 from adaption.functional import central_moment_discrepancy
-from pictures.style import BAD, GOOD, GREY, SOURCE, TARGET, panels
+from pictures.style import GREY, SOURCE, TARGET, over_batch_sizes, panels
 
 CENTRE, SPREAD = 0.3, 0.2
 
@@ -43,11 +43,5 @@ def draw() -> Figure:
     sums = torch.stack([central_moment_discrepancy(source, target, num_moments=k) for k in range(1, 6)])
     terms.bar(range(1, 6), sums.diff(prepend=torch.zeros(1)), color=GREY)
     terms.set(title="what each moment adds", xlabel="moment")
-    sizes = [8, 16, 32, 64, 128, 256]
-    blocks, pooled = zip(*map(logged, sizes), strict=True)
-    curve.plot(sizes, blocks, color=BAD, marker="o", ms=3, label="mean of batches")
-    curve.plot(sizes, pooled, color=GOOD, marker="o", ms=3, label="pooled, as logged")
-    curve.set(xscale="log", xlabel="batch size", title="equal domains", ylim=(0, None))
-    curve.set_xticks(sizes, map(str, sizes))
-    curve.legend()
+    over_batch_sizes(curve, logged)
     return figure

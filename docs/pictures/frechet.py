@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adaption import FrechetDistanceLoss
 from adaption.functional import frechet_distance
-from pictures.style import BAD, GOOD, GREY, SOURCE, TARGET, panels, scatter
+from pictures.style import GREY, SOURCE, TARGET, over_batch_sizes, panels, scatter
 
 AXES = torch.tensor([[0.5, -0.5], [0.0, 1.1]])
 
@@ -58,11 +58,5 @@ def draw() -> Figure:
     scatter(points, after, TARGET, label="target, moved")
     points.set(title="along the gradient")
     points.legend(loc="lower right")
-    sizes = [8, 16, 32, 64, 128, 256]
-    blocks, pooled = zip(*map(logged, sizes), strict=True)
-    curve.plot(sizes, blocks, color=BAD, marker="o", ms=3, label="mean of batches")
-    curve.plot(sizes, pooled, color=GOOD, marker="o", ms=3, label="pooled, as logged")
-    curve.set(xscale="log", xlabel="batch size", title="equal domains", ylim=(0, None))
-    curve.set_xticks(sizes, map(str, sizes))
-    curve.legend()
+    over_batch_sizes(curve, logged)
     return figure

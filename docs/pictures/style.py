@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -54,6 +54,17 @@ def scatter(axes: Axes, points: Tensor, color: str, labels: Tensor | None = None
         chosen = points[labels == each].detach()
         named = label if k == 0 else None
         axes.scatter(*chosen.T, s=14, c=color, marker=MARKERS[int(each)], alpha=0.65, lw=0, label=named)
+
+
+def over_batch_sizes(axes: Axes, logged: Callable[[int], tuple[float, float]]) -> None:
+    """Draw the mean of the values of batches of equal domains, and the epoch value, over the size of the batches."""
+    sizes = [8, 16, 32, 64, 128, 256]
+    blocks, pooled = zip(*map(logged, sizes), strict=True)
+    axes.plot(sizes, blocks, color=BAD, marker="o", ms=3, label="mean of batches")
+    axes.plot(sizes, pooled, color=GOOD, marker="o", ms=3, label="pooled, as logged")
+    axes.set(xscale="log", xlabel="batch size", title="equal domains", ylim=(0, None))
+    axes.set_xticks(sizes, map(str, sizes))
+    axes.legend()
 
 
 def epochs(axes: Axes, log: Sequence[float], color: str, label: str, **settings: Any) -> None:

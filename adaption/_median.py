@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 
 import torch
@@ -27,8 +28,8 @@ def lower_median(parts: Callable[[], Iterable[Tensor]], number: int, pilot: Tens
             float(pilot[low]) if low >= 0 else -torch.inf,
             float(pilot[high]) if high < len(pilot) else torch.inf,
         )
-        for part, values in enumerate(parts()):
-            bracket.add(part, values)
+        for values in parts():
+            bracket.add(values)
         found = bracket.find(rank)
         if found is not None:
             return found
@@ -37,7 +38,11 @@ def lower_median(parts: Callable[[], Iterable[Tensor]], number: int, pilot: Tens
 
 
 class _Bracket:
-    """The values between two bounds. Those at a bound are only counted, since of equal ones there may be any number."""
+    """The values between two bounds. Those at a bound are only counted, since of equal ones there may be any number.
+
+    The others stand in one buffer that grows. As many small tensors between large passing ones they would leave holes
+    in the memory that are ten times their size.
+    """
 
     def __init__(self, low: float, high: float) -> None:
         self._bounds = (low, high) if low < high else (low,)
@@ -45,9 +50,10 @@ class _Bracket:
         self.below = 0
         self._counts = [0, 0]
         self._places: list[Place] = [(0, 0), (0, 0)]
-        self._inside: list[tuple[Tensor, Tensor, int]] = []  # values, their indices, their part
+        self._inside: list[Tensor] = []  # values and their indices, with room for more
+        self._ends: list[int] = []  # how many values are inside after each part
 
-    def add(self, part: int, values: Tensor) -> None:
+    def add(self, values: Tensor) -> None:
         # a comparison into floats, summed, is three times faster than one into booleans, counted
         self.below += int(torch.lt(values, self._low, out=torch.empty_like(values)).sum())
         indices = ((values >= self._low) & (values <= self._high)).nonzero().squeeze(1)
@@ -56,13 +62,16 @@ class _Bracket:
             same = kept == bound
             if count := int(same.sum()):
                 self._counts[side] += count
-                self._places[side] = (part, int(indices[same][0]))
+                self._places[side] = (len(self._ends), int(indices[same][0]))
                 kept, indices = kept[~same], indices[~same]
-        self._inside.append((kept, indices, part))
+        filled = self._ends[-1] if self._ends else 0
+        buffers = self._inside or [kept[:0], indices[:0]]
+        self._inside = [_placed(buffers[0], filled, kept), _placed(buffers[1], filled, indices)]
+        self._ends.append(filled + len(kept))
 
     def find(self, rank: int) -> tuple[float, Place] | None:
         """The value of this rank among all, counted from 0, and its place, unless it lies outside."""
-        values = torch.cat([kept for kept, _, _ in self._inside])
+        values, indices = (buffer[: self._ends[-1]] for buffer in self._inside)
         rank -= self.below
         if 0 <= rank < self._counts[0]:
             return self._low, self._places[0]
@@ -70,9 +79,15 @@ class _Bracket:
         if 0 <= rank < len(values):
             nth = values.kthvalue(rank + 1)
             index = int(nth.indices)
-            for kept, indices, part in self._inside:
-                if index < len(kept):
-                    return float(nth.values), (part, int(indices[index]))
-                index -= len(kept)
+            return float(nth.values), (bisect_right(self._ends, index), int(indices[index]))
         rank -= len(values)
         return (self._high, self._places[1]) if 0 <= rank < self._counts[1] else None
+
+
+def _placed(buffer: Tensor, filled: int, more: Tensor) -> Tensor:
+    """The buffer with more values behind the first `filled`, twice as large where they do not fit."""
+    end = filled + len(more)
+    if end > len(buffer):
+        buffer = torch.cat([buffer[:filled], buffer.new_empty(2 * end - filled)])
+    buffer[filled:end] = more
+    return buffer

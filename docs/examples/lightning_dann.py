@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from adaption import DomainAdversarialLoss
+from adaption import DomainAdversarialLoss, MaximumMeanDiscrepancyTest
 from adaption.layers import DomainDiscriminator, WarmStartGradientReversalLayer
 
 WEIGHTS = {"source only": None, "control": 0.0, "DANN": 1.0}
@@ -43,6 +43,7 @@ class Adaptation(L.LightningModule):
         )
         self.dann.persistent(mode=True)  # a checkpoint in the middle of an epoch holds its first half
         self.accuracy = MulticlassAccuracy(CLASSES, average="micro")
+        self.shift = MaximumMeanDiscrepancyTest()  # DANN's own value is not a distance
 
     def training_step(self, batch: dict[str, list[Tensor]]) -> Tensor:
         """The loss of a step: the discriminator's parameters are the metric's, and the reversal turns the sign."""
@@ -52,7 +53,13 @@ class Adaptation(L.LightningModule):
         if self.weight is not None:
             loss = loss + self.weight * self.dann(source, target)
             self.log("dann", self.dann, on_step=True, on_epoch=True, prog_bar=True)
+        self.shift.update(source, target)
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """How far apart the features were, whatever the loss."""
+        self.log("mmd", self.shift.compute()["mmd"])
+        self.shift.reset()
 
     def validation_step(self, batch: list[Tensor]) -> None:
         """The score on the target."""
@@ -90,12 +97,15 @@ def table(results: dict[str, list[dict[str, float]]]) -> Table:
     """One line per row: means over seeds."""
     shown = Table(title="MNIST to optdigits, last epoch")
     shown.add_column("loss")
-    for column in ("target accuracy %", "DANN"):
+    for column in ("target accuracy %", "MMD", "DANN"):
         shown.add_column(column, justify="right")
     for name, runs in results.items():
         mean, deviation = mean_and_deviation([100 * run["accuracy"] for run in runs])
         dann = [run["dann_epoch"] for run in runs if "dann_epoch" in run]
-        shown.add_row(name, f"{mean:.1f} ± {deviation:.1f}", f"{mean_and_deviation(dann)[0]:.3f}" if dann else "")
+        figures = [
+            f"{mean_and_deviation(values)[0]:.3f}" if values else "" for values in ([run["mmd"] for run in runs], dann)
+        ]
+        shown.add_row(name, f"{mean:.1f} ± {deviation:.1f}", *figures)
     return shown
 
 

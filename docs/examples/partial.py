@@ -164,7 +164,7 @@ def picture(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
             curves = torch.tensor([run[key] for run in runs], dtype=torch.float64)
             axis.plot(curves.mean(0), linestyle="--" if name == "control" else "-", label=name)
     axes[0, 0].set(title="target accuracy, mean over seeds", xlabel="epoch")
-    axes[0, 1].set(title="domain distance (MMD of the features, all classes)", xlabel="epoch")
+    axes[0, 1].set(title="unbiased MMD of the features, all classes", xlabel="epoch")
     axes[0, 0].legend()
     colors = ["tab:green" if label in SHARED else "tab:gray" for label in range(CLASSES)]
     for axis, name in zip(axes[1], ("PADA", "IWAN"), strict=True):

@@ -3,9 +3,9 @@
 A method is a module. Called with a batch, it returns the loss of the step: cross entropy on the source, plus its
 metrics times their weights. Most losses need no more than a line in `METHODS`; a second head, a teacher or a game of
 its own is a small class. Weights and schedules are the papers' or the library's defaults. Chosen by target accuracy on
-the seeds 100 and 101 were self-ensembling's weights, ADDA's rate, the weights of CORAL, CMD, Sinkhorn and DeepJDOT,
-whose values are in units of the features, and that the losses of predictions wait for half of the run: their authors
-begin with a network trained on ImageNet, this one begins with random weights.
+the seeds 100 and 101 were self-ensembling's weights, ADDA's rate, the weights of CORAL, CMD, Sinkhorn, sliced
+Wasserstein and DeepJDOT, whose values are in units of the features, and that the losses of predictions wait for half
+of the run: their authors begin with a network trained on ImageNet, this one begins with random weights.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from adaption import (
     NuclearNormMaximizationLoss,
     PseudoLabelLoss,
     SinkhornDivergenceLoss,
+    SlicedWassersteinLoss,
 )
 from adaption.layers import DomainDiscriminator, EmaTeacher, GradientReversalLayer, WarmStartGradientReversalLayer
 
@@ -332,6 +333,7 @@ METHODS: dict[str, Callable[[Network, int], Method]] = {
     "CORAL": lambda _, __: Method({"CORAL": CorrelationAlignmentLoss()}, CORAL=100.0),
     "CMD": lambda _, __: Method({"CMD": CentralMomentDiscrepancyLoss(bounds=(0.0, 3.0))}, CMD=0.1),
     "Sinkhorn": lambda _, __: Method({"Sinkhorn": SinkhornDivergenceLoss()}, Sinkhorn=0.01),
+    "sliced Wasserstein": lambda _, __: Method({"SW": SlicedWassersteinLoss()}),
     "DeepJDOT": lambda _, __: Method({"JDOT": JointDistributionOptimalTransportLoss(feature_weight=0.1)}, JDOT=0.03),
     "AFN": lambda _, __: Method({"AFN": AdaptiveFeatureNormLoss()}, AFN=0.05),
     "DANN": lambda _, steps: Method({"DANN": dann(steps)}),

@@ -12,6 +12,7 @@ import math
 import sys
 import types
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -90,7 +91,7 @@ def discriminator(d: int) -> nn.Module:
 def _stub(library: str, *modules: str) -> None:
     for module in modules:
         if module not in sys.modules:
-            sys.modules[module] = MagicMock()
+            sys.modules[module] = MagicMock(__spec__=ModuleSpec(module, None))  # torch's compiler looks for it
             SHIMS.append(f"{library}: `{module}`, which the loss does not use, is a stub")
 
 
@@ -366,7 +367,7 @@ def _(n: int, d: int) -> Step:
 
 def skada(module: str) -> Any:
     _bare("skada", "skada.deep")
-    _stub("skada", "ot", "skorch", "skada.deep.base", "skada.deep.utils")
+    _stub("skada", "skorch", "skada.deep.base", "skada.deep.utils")
     sys.modules["skada.deep.base"].BaseDALoss = nn.Module  # type: ignore[attr-defined]
     return importlib.import_module(f"skada.deep.{module}")
 
@@ -474,7 +475,6 @@ def _(n: int, d: int) -> Step:
 
 @contestant("JDOT", "skada, POT")
 def _(n: int, d: int) -> Step:
-    importlib.import_module("ot")  # for skada to find, and no stub
     source, labels, target, logits = labels_and_logits(n, d)
     return step(skada("losses").deepjdot_loss, labels, logits, source, target, 0.01, 1.0)
 

@@ -95,6 +95,19 @@ def pytorch_adapt_hooks() -> dict[str, Any]:
     return vars(importlib.import_module("pytorch_adapt.hooks"))
 
 
+def theirs_afn(source: Tensor) -> Tensor:
+    """The loss of pytorch-adapt on both domains."""
+    loss = pytorch_adapt("adaptive_feature_norm").AdaptiveFeatureNorm()
+    value: Tensor = loss(source) + loss(draw(32)[1])
+    return value
+
+
+def theirs_sliced(source: Tensor, target: Tensor) -> Tensor:
+    """The loss of pytorch-adapt, whose directions come from the global generator."""
+    value: Tensor = pytorch_adapt("sliced_wasserstein").SlicedWasserstein()(source, target)
+    return value
+
+
 def pytorch_adapt_rows() -> list[Row]:
     """pytorch-adapt."""
     scales = torch.tensor([0.25, 0.5, 1.0, 2.0, 4.0])
@@ -180,6 +193,24 @@ def pytorch_adapt_rows() -> list[Row]:
             lambda: pytorch_adapt("coral_loss").CORALLoss()(*draw(1, 24)),
             lambda: functional.correlation_alignment(*draw(1, 24)),
             "one sample has no covariance; ours says so",
+        ),
+        Row(
+            "AFN, both domains",
+            lambda: with_gradient(theirs_afn, draw(32)[0]),
+            lambda: with_gradient(lambda source: functional.adaptive_feature_norm(source, draw(32)[1]), draw(32)[0]),
+            "",
+        ),
+        Row(
+            "sliced Wasserstein, 128 directions, n = m = 32",
+            lambda: theirs_sliced(*draw(32)),
+            lambda: functional.sliced_wasserstein(*draw(32), F.normalize(torch.randn(WIDTH, 128), dim=0)),
+            "theirs draws from the global generator, as ours does here",
+        ),
+        Row(
+            "sliced Wasserstein, n = 32, m = 24",
+            lambda: theirs_sliced(*draw(32, 24)),
+            lambda: functional.sliced_wasserstein(*draw(32, 24), F.normalize(torch.randn(WIDTH, 128), dim=0)),
+            "",
         ),
         Row(
             "MCD, from logits",
@@ -277,6 +308,14 @@ def skada_rows() -> list[Row]:
         value: Tensor = loss(main, target_main, adversarial, target_adversarial)
         return value
 
+    def labelled(m: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        source, target = draw(32, m)
+        return source, torch.arange(32) % CLASSES, target, draw(m, width=CLASSES, seed=1)[0]
+
+    def theirs_jdot(source: Tensor, labels: Tensor, target: Tensor, logits: Tensor) -> Tensor:
+        value: Tensor = skada("losses").deepjdot_loss(labels, logits, source, target, 0.01, 1.0)
+        return value
+
     def probabilities(of: Tensor) -> str:
         return f"{tuple(of.shape)} probabilities"
 
@@ -332,6 +371,26 @@ def skada_rows() -> list[Row]:
             lambda: skada("losses").mcc_loss(target_main),
             lambda: functional.minimum_class_confusion(target_main, 1.0),
             "their default; its weights have a gradient, which the paper's have not",
+        ),
+        Row(
+            "DeepJDOT, n = m = 32, at 0.01 for features and 1 for labels",
+            lambda: theirs_jdot(*labelled(32)),
+            lambda: functional.joint_distribution_optimal_transport(*labelled(32)),
+            "theirs is the cost of the best plan, ours of one with a regularisation of 0.05",
+        ),
+        Row(
+            "DeepJDOT, at a regularisation of 0.001",
+            lambda: theirs_jdot(*labelled(32)),
+            lambda: functional.joint_distribution_optimal_transport(
+                *labelled(32), regularization=0.001, max_iters=1000
+            ),
+            "",
+        ),
+        Row(
+            "DeepJDOT, n = 32, m = 24",
+            lambda: theirs_jdot(*labelled(24)),
+            lambda: functional.joint_distribution_optimal_transport(*labelled(24)),
+            "",
         ),
         Row(
             "what its target term averages",

@@ -44,7 +44,8 @@ def find(checkout: Path) -> None:
     if not (checkout / "tllib" / "alignment").is_dir():
         msg = f"--tllib must name a checkout of TLLib, with a folder tllib/alignment in it, but got {checkout}."
         raise SystemExit(msg)
-    for package in ("tllib", *(f"tllib.{room}" for room in ("alignment", "modules", "self_training", "utils"))):
+    rooms = "alignment", "modules", "normalization", "self_training", "utils"
+    for package in ("tllib", *(f"tllib.{room}" for room in rooms)):
         module = types.ModuleType(package)
         module.__path__ = [str(checkout.joinpath(*package.split(".")))]
         sys.modules[package] = module
@@ -96,6 +97,13 @@ def mean_distance(source: Tensor, target: Tensor) -> float:
 def mean_difference(source: Tensor, target: Tensor) -> Tensor:
     """What TLLib adds to CORAL."""
     return (source.mean(0) - target.mean(0)).square().mean()
+
+
+def afn(delta: float, source: Tensor, target: Tensor) -> Tensor:
+    """On each domain, as its example has it."""
+    loss = tllib("normalization.afn").AdaptiveFeatureNorm(delta)
+    value: Tensor = loss(source) + loss(target)
+    return value
 
 
 def jan(source: list[Tensor], target: list[Tensor]) -> Tensor:
@@ -332,6 +340,12 @@ def tllib_rows() -> list[Row]:
             lambda: tllib("alignment.coral").CorrelationAlignmentLoss()(*draw(32)),
             lambda: 4 * functional.correlation_alignment(*draw(32)) + mean_difference(*draw(32)),
             "theirs adds the mean squared difference of the means, and has no 1 / 4",
+        ),
+        Row(
+            "AFN, both domains, at delta 0.5",
+            lambda: afn(0.5, *draw(32)),
+            lambda: functional.adaptive_feature_norm(*draw(32), 0.5),
+            "",
         ),
         Row(
             "MCC, n = 32, at temperature 2.5",

@@ -20,6 +20,7 @@ from adaption.features.cmd import CentralMomentDiscrepancyLoss
 from adaption.features.coral import CorrelationAlignmentLoss
 from adaption.features.feature_norm import AdaptiveFeatureNormLoss
 from adaption.features.frechet import FrechetDistanceLoss
+from adaption.features.homm import HigherOrderMomentMatchingLoss
 from adaption.features.inverse_gram import InverseGramAlignmentLoss
 from adaption.features.jmmd import JointMaximumMeanDiscrepancyLoss
 from adaption.features.mmd import MaximumMeanDiscrepancyLoss
@@ -67,6 +68,7 @@ __all__ = [
     "EnsembleAgreement",
     "EntropyMinimizationLoss",
     "FrechetDistanceLoss",
+    "HigherOrderMomentMatchingLoss",
     "ImportanceWeightModule",
     "ImportanceWeightedValidation",
     "InformationMaximizationLoss",

@@ -13,6 +13,7 @@ from adaption.features.cmd import central_moment_discrepancy
 from adaption.features.coral import correlation_alignment
 from adaption.features.feature_norm import adaptive_feature_norm
 from adaption.features.frechet import frechet_distance
+from adaption.features.homm import higher_order_moment_matching
 from adaption.features.inverse_gram import inverse_gram_alignment
 from adaption.features.jmmd import joint_maximum_mean_discrepancy
 from adaption.features.mmd import maximum_mean_discrepancy, median_bandwidth
@@ -54,6 +55,7 @@ __all__ = [
     "entropy_minimization",
     "frechet_distance",
     "gradient_reversal",
+    "higher_order_moment_matching",
     "information_maximization",
     "inverse_gram_alignment",
     "joint_distribution_optimal_transport",

@@ -253,6 +253,10 @@ def _cmd(metric: Any, *batch: Tensor) -> Tensor:
     return functional.central_moment_discrepancy(*batch, num_moments=metric.num_moments, bounds=metric.bounds)
 
 
+def _homm(metric: Any, *batch: Tensor) -> Tensor:
+    return functional.higher_order_moment_matching(*batch, order=metric.order)
+
+
 def _dare_gram(metric: Any, *batch: Tensor) -> Tensor:
     weights = {"angle_weight": metric.angle_weight, "scale_weight": metric.scale_weight}
     return functional.inverse_gram_alignment(*batch, energy=metric.energy, **weights)
@@ -389,6 +393,7 @@ CASES = [
         _coral,
     ),
     Case("CMD", lambda: adaption.CentralMomentDiscrepancyLoss(4, bounds=(-2.0, 2.0)), features, _cmd),
+    Case("HoMM", adaption.HigherOrderMomentMatchingLoss, features, _homm, epoch="batches"),
     Case(
         "JDOT",
         lambda: adaption.JointDistributionOptimalTransportLoss(0.5, regularization=1.0),

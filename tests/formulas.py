@@ -262,6 +262,19 @@ def cmd(metric: Any, source: Tensor, target: Tensor) -> Tensor:
     return value
 
 
+def homm(metric: Any, source: Tensor, target: Tensor) -> Tensor:
+    """Chen et al. 2020, equation (3), of centred features: all entries of both moment tensors."""
+    moments = []
+    for x in (source, target):
+        centred = x - x.mean(0)
+        products = centred
+        for _ in range(metric.order - 1):
+            products = torch.einsum("na,nb->nab", products, centred).flatten(1)
+        moments.append(products.mean(0))
+    value: Tensor = (moments[0] - moments[1]).square().mean()
+    return value
+
+
 def frechet(_: Any, source: Tensor, target: Tensor) -> Tensor:
     """With the trace of the root of the product of the covariances as a sum of singular values."""
     spreads = covariance(source), covariance(target)
@@ -629,6 +642,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "FrechetDistanceLoss": frechet,
     "InverseGramAlignmentLoss": inverse_gram,
     "CentralMomentDiscrepancyLoss": cmd,
+    "HigherOrderMomentMatchingLoss": homm,
     "DomainAdversarialLoss": dann,
     "ConditionalDomainAdversarialLoss": cdan,
     "AdversarialDiscriminativeLoss": adda,

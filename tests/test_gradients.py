@@ -70,6 +70,7 @@ ROWS = [
     *CASES,
     *kernels(),
     row("BSP 1", adaption.BatchSpectralPenalizationLoss, features, "BSP"),
+    row("HoMM 4", lambda: adaption.HigherOrderMomentMatchingLoss(4), features, "HoMM"),
     row("MDD each", lambda: adaption.MarginDisparityDiscrepancy(cosine, cosine, 2), weighted_heads, "MDD samples"),
     row(
         "MDD regression none",

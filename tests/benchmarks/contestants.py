@@ -232,6 +232,24 @@ def plain_cmd(source: Tensor, target: Tensor, num_moments: int = 5) -> Tensor:
     return loss
 
 
+def plain_homm(source: Tensor, target: Tensor) -> Tensor:
+    """The formula as one writes it down, with the tensors of all third moments."""
+    moments = []
+    for features in (source, target):
+        centred = features - features.mean(0)
+        moments.append(torch.einsum("ni,nj,nk->ijk", centred, centred, centred) / len(centred))
+    value: Tensor = (moments[0] - moments[1]).square().mean()
+    return value
+
+
+def products_homm(source: Tensor, target: Tensor) -> Tensor:
+    """The same from the products of all pairs, in the precision of the features."""
+    x, y = source - source.mean(0), target - target.mean(0)
+    within, beside, across = (((a @ b.T) ** 3).mean() for a, b in ((x, x), (y, y), (x, y)))
+    value: Tensor = (within + beside - 2 * across) / source.shape[1] ** 3
+    return value
+
+
 def plain_frechet(source: Tensor, target: Tensor) -> Tensor:
     """The formula as one writes it down, with the eigenvalues of the product of the covariances."""
     first, second = covariance(source), covariance(target)
@@ -540,6 +558,21 @@ def _(n: int, d: int) -> Step:
 @contestant("CMD", "plain autograd")
 def _(n: int, d: int) -> Step:
     return step(plain_cmd, *leaves(n, d))
+
+
+@contestant("HoMM", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.higher_order_moment_matching, *leaves(n, d))
+
+
+@contestant("HoMM", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_homm, *leaves(n, d))
+
+
+@contestant("HoMM", "products in float32")
+def _(n: int, d: int) -> Step:
+    return step(products_homm, *leaves(n, d))
 
 
 @contestant("Fréchet", "adaption")

@@ -169,6 +169,12 @@ PROMISES: dict[str, tuple[float, str, Callable[[], float]]] = {
     "CORAL, 64 x 2,048: time over plain autograd with covariances": (0.1, "", lambda: beside_plain("CORAL", 64, 2048)),
     "CORAL, 256 x 256: time over plain autograd with covariances": (1.0, "", lambda: beside_plain("CORAL", 256, 256)),
     "CMD, 128 x 256: time over plain autograd": (1.1, "", lambda: beside_plain("CMD", 128, 256)),
+    "HoMM, 128 x 64: time over plain autograd with moment tensors": (0.2, "", lambda: beside_plain("HoMM", 128, 64)),
+    "HoMM, 128 x 256: time over plain autograd of products in float32": (
+        1.3,
+        "",
+        lambda: beside("products in float32", "HoMM", 128, 256),
+    ),
     "sliced Wasserstein, 256 x 256, 128 directions: time over POT": (
         1.0,
         "",

@@ -276,6 +276,7 @@ def test_bounds_of_zero_are_reached() -> None:
         (adaption.BatchSpectralPenalizationLoss(), equal, equal),
         (adaption.CorrelationAlignmentLoss(), equal, equal),
         (adaption.CentralMomentDiscrepancyLoss(), equal, equal),
+        (adaption.HigherOrderMomentMatchingLoss(), equal, equal),
         (adaption.FrechetDistanceLoss(), equal, equal),
         (adaption.InverseGramAlignmentLoss(), equal, equal),
         (adaption.DomainAdversarialLoss(nn.Identity()), -right, right),

@@ -70,6 +70,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "features/coral.py": (("features/test_coral.py",), "CORAL or orrelation"),
     "features/frechet.py": (("features/test_frechet.py",), "chet"),
     "features/feature_norm.py": (("features/test_feature_norm.py",), "AFN or feature_norm or FeatureNorm"),
+    "features/homm.py": (("features/test_homm.py",), "HoMM or igher"),
     "features/inverse_gram.py": (("features/test_inverse_gram.py",), "GRAM or nverse"),
     "features/jmmd.py": (("features/test_jmmd.py", "features/test_engine.py"), "JMMD or joint_max or JointMax"),
     "features/mmd.py": (

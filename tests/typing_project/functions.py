@@ -24,6 +24,7 @@ def distances(source: Tensor, target: Tensor) -> dict[str, Tensor]:
         "CORAL": F.correlation_alignment,
         "DARE-GRAM": F.inverse_gram_alignment,
         "Frechet": F.frechet_distance,
+        "HoMM": F.higher_order_moment_matching,
         "bandwidth": F.median_bandwidth,
     }
     return {name: loss(source, target) for name, loss in losses.items()}

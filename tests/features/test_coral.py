@@ -99,6 +99,11 @@ def test_wide_and_narrow_features_have_one_formula(estimator: str, n: int, m: in
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-10, atol=1e-10)
 
 
+def test_unbiased_estimate_of_wide_features_may_be_negative() -> None:
+    found = [correlation_alignment(*draw(5, 5, 40, seed), estimator="unbiased").item() for seed in range(20)]
+    assert min(found) < 0 < max(found)
+
+
 def test_wide_features_that_nearly_agree_keep_their_digits() -> None:
     """A gap of 1e-3: the products of all pairs differ by 1e-6 of themselves, which float32 would not hold."""
     source = draw(16, 16, 512)[0].float()

@@ -148,6 +148,17 @@ def test_epoch_value_is_that_of_all_samples(sizes: list[int], energy: float, see
     torch.testing.assert_close(metric.compute(), expected, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("weights", [ANGLE, SCALE])
+def test_epoch_value_far_from_the_origin(weights: dict[str, float]) -> None:
+    """At means of 1,000, where the small eigenvalues are a millionth of the first and still count."""
+    source, target = (x + 1000 for x in draw(60, 40, 3))
+    metric = InverseGramAlignmentLoss(energy=1 - 1e-9, **weights)
+    for batch in zip(source.split(6), target.split(4), strict=True):
+        metric.update(*batch)
+    expected = inverse_gram_alignment(source, target, energy=1 - 1e-9, **weights)
+    torch.testing.assert_close(metric.compute(), expected, rtol=1e-6, atol=0)
+
+
 def test_mean_of_batches_on_request() -> None:
     metric = InverseGramAlignmentLoss(pooled=False)
     values = [metric(*draw(n, 5, 3, n)) for n in (4, 6, 7)]

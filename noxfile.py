@@ -133,6 +133,13 @@ def digits(session: nox.Session) -> None:
 
 
 @nox.session
+def own(session: nox.Session) -> None:
+    """Adapt from your labelled file to your unlabelled one: `-- --source S.npz --target T.npz`, `-- --help`."""
+    install(session, extras="examples")
+    session.run("python", "-m", "own_data", *session.posargs, env={"PYTHONPATH": "docs/examples"})
+
+
+@nox.session
 def partial(session: nox.Session) -> None:
     """Adapt to a target that has half of the source's classes; arguments go to the script, `-- --help` lists them."""
     install(session, extras="examples")

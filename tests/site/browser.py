@@ -1,14 +1,18 @@
-"""Every page in a real browser, on a phone and on a desk, by day and by night: `nox -s browser` runs this."""
+"""Every page, on a phone and on a desk, by day and by night, and the report of `nox -s own`: `nox -s browser`."""
 
 from __future__ import annotations
 
 import functools
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
@@ -88,4 +92,37 @@ def test_search_finds_every_public_name(browser: Browser, address: str) -> None:
     for name in PUBLIC:
         tab.goto(f"{address}search.html?q={name.rpartition('.')[2]}")
         tab.locator(f'#search-results a[href$="#{name}"]').first.wait_for(timeout=10_000)
+    tab.close()
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That of `nox -s own`, on 60 samples of three classes."""
+    folder, draw = tmp_path_factory.mktemp("own"), np.random.default_rng(0)
+    y = np.arange(60) % 3
+    for name, shift in (("source", 0), ("target", 1)):
+        np.savez(folder / f"{name}.npz", X=3 * np.eye(3)[y] + draw.normal(size=(60, 3)) + shift, y=y)
+    options = [f"--{name}={folder / name}.npz" for name in ("source", "target")]
+    command = [sys.executable, "-m", "own_data", *options, "--minutes=0.01", "--seeds=1", "--weights=1"]
+    examples = Path(__file__).parents[2] / "docs" / "examples"
+    subprocess.run([*command, f"--out={folder}"], check=True, env={**os.environ, "PYTHONPATH": str(examples)})
+    return folder / "report.html"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_report(pytestconfig: pytest.Config, browser: Browser, report: Path, theme: Any) -> None:
+    faults: list[str] = []
+    tab = browser.new_page(color_scheme=theme)
+    tab.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    tab.on("pageerror", lambda error: faults.append(str(error)))
+    tab.on("request", lambda request: faults.append(request.url) if request.url.startswith("http") else None)
+    tab.goto(report.as_uri())
+    for device, width in WIDTHS.items():
+        tab.set_viewport_size({"width": width, "height": 900})
+        if folder := pytestconfig.getoption("--screenshots"):
+            tab.screenshot(path=folder / f"own-data-report-{device}-{theme}.png", full_page=True)
+        assert not tab.evaluate(TOO_WIDE), f"on a {device} the report scrolls sideways"
+    boxes = [picture.bounding_box() for picture in tab.locator("svg").all()]
+    assert [box and box["width"] > 100 and box["height"] > 50 for box in boxes] == [True] * 3
+    assert faults == [], "errors of the report, or requests to elsewhere"
     tab.close()

@@ -60,7 +60,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "distance/mmd_test.py": (("distance/test_mmd_test.py",), "two-sample or MaximumMeanDiscrepancyTest"),
     "ensemble/class_balance.py": (("ensemble/test_class_balance.py",), "balance"),
     "ensemble/consistency.py": (("ensemble/test_consistency.py",), "onsistency"),
-    "features/_random_features.py": (("features/test_random_features.py", "test_functions.py"), "random and features"),
+    "features/_random_features.py": (("features/test_random_features.py",), "random and features"),
     "features/_moments.py": (
         ("features/test_moments.py", "features/test_coral.py", "features/test_cmd.py", "features/test_frechet.py"),
         "CORAL or CMD or chet or GRAM",

@@ -2,8 +2,9 @@
 
 The rows, networks and optimizers are those of the digits and the objects. The weight of each loss is multiplied by 0.1,
 1 and 10 (of ADDA, whose loss has none, the rate of the moving encoder), and no run is left out, however bad, but four
-rows are, for time. A fifth of the source is not trained on: it is there for the scores that ask for labels. What a run says at each checkpoint is kept
-in a file of its own, so that a score can be added without any training, and a row without training the others.
+rows are, for time. A fifth of the source is not trained on: it is there for the scores that ask for labels. What a run
+says at each checkpoint is kept in a file of its own, so that a score can be added without any training, and a row
+without training the others.
 """
 
 from __future__ import annotations

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import gc
+import inspect
 import io
 import pickle
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -29,6 +31,8 @@ from cases import (
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
+import adaption
+from adaption import functional
 from adaption._metric import AdditiveMetric
 
 every_loss = pytest.mark.parametrize("case", CASES, ids=str)
@@ -552,3 +556,33 @@ def test_memory_is_flat_over_ten_thousand_steps() -> None:
         metric(source, target).backward()
     assert alive() <= before
     assert metric.update_count == 10_001
+
+
+@every_metric
+def test_a_loss_has_the_defaults_of_its_function(case: Case) -> None:
+    loss = type(case.build())
+    functions = [value for value in vars(functional).values() if getattr(value, "__module__", "") == loss.__module__]
+    for setting, default in defaults(loss).items():
+        known = [defaults(function)[setting] for function in functions if setting in defaults(function)]
+        assert not known or default in known, f"{setting}={default}, but the function has {known}"
+
+
+def defaults(function: Callable[..., object]) -> dict[str, object]:
+    parameters = inspect.signature(function).parameters.values()
+    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
+
+
+ALIGNING = [
+    case
+    for case in EVERY_METRIC
+    if type(case.build()).__module__.startswith("adaption.features.")
+    and list(inspect.signature(case.build().update).parameters)[:2] == ["source_features", "target_features"]
+    and getattr(case.build(), "plot_lower_bound", None) is not None
+    and not isinstance(case.build(), (adaption.BatchSpectralPenalizationLoss, adaption.AdaptiveFeatureNormLoss))
+]
+
+
+@pytest.mark.parametrize("case", ALIGNING, ids=str)
+def test_equal_domains_are_at_the_lower_bound(case: Case) -> None:
+    metric, (features, *_) = case.build(), case.batch(12, 12)
+    torch.testing.assert_close(metric(features, features), torch.tensor(metric.plot_lower_bound), rtol=0, atol=1e-6)

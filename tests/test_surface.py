@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from cases import EVERY_METRIC, Case
+from cases import EVERY_METRIC
 from mutants.suites import SUITES
 from torchmetrics import Metric
 
@@ -66,36 +65,6 @@ def test_every_public_name_is_in_the_docs(door: str, name: str) -> None:
     assert f":: {full}\n" in text, (
         f"`{full}` is not documented. Add an autoclass or autofunction directive to its page."
     )
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_has_the_defaults_of_its_function(name: str) -> None:
-    loss = getattr(adaption, name)
-    functions = [value for value in vars(functional).values() if getattr(value, "__module__", "") == loss.__module__]
-    for setting, default in defaults(loss).items():
-        known = [defaults(function)[setting] for function in functions if setting in defaults(function)]
-        assert not known or default in known, f"`{name}` has {setting}={default}, its function {known}"
-
-
-def defaults(function: Callable[..., object]) -> dict[str, object]:
-    parameters = inspect.signature(function).parameters.values()
-    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
-
-
-ALIGNING = [
-    case
-    for case in EVERY_METRIC
-    if type(case.build()).__module__.startswith("adaption.features.")
-    and list(inspect.signature(case.build().update).parameters)[:2] == ["source_features", "target_features"]
-    and getattr(case.build(), "plot_lower_bound", None) is not None
-    and not isinstance(case.build(), (adaption.BatchSpectralPenalizationLoss, adaption.AdaptiveFeatureNormLoss))
-]
-
-
-@pytest.mark.parametrize("case", ALIGNING, ids=str)
-def test_equal_domains_are_at_the_lower_bound(case: Case) -> None:
-    metric, (features, *_) = case.build(), case.batch(12, 12)
-    torch.testing.assert_close(metric(features, features), torch.tensor(metric.plot_lower_bound), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -125,7 +125,33 @@ def test_it_does_not_adapt_where_there_is_no_shift(own_data: Any, tmp_path: Path
     own_data("--source", source, "--target", target, "--minutes", 0.01, "--seeds", 1, "--weights", 1, "--out", tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["kept"]["row"] == "source only"
-    assert any("No shift" in sentence for sentence in results["said"])
+    assert any("no shift to adapt to" in sentence for sentence in results["said"])
+
+
+def test_the_rule_leaves_out_collapsed_models_and_says_what_it_doubts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    files, training, choosing = (
+        importlib.import_module(f"own_data.{name}") for name in ("files", "training", "choosing")
+    )
+    labels = torch.arange(30) % 3
+    data = files.Data(torch.zeros(30, 2), labels, torch.zeros(30, 2), None, ("a", "b", "c"), ("x", "y"))
+
+    def candidate(row: str, classes: torch.Tensor) -> Any:
+        outputs = 5.0 * torch.nn.functional.one_hot(classes, 3)
+        return training.Candidate(training.Run(row, 1.0, 0), 50, outputs, 0.0, None, {})
+
+    collapsed = candidate("DANN", torch.zeros(30, dtype=torch.long))
+    without_c = candidate("MCC", labels.clamp(max=1))
+    good, plain = candidate("MMD", labels), candidate("source only", labels.roll(1).where(labels == 0, labels))
+    choice = choosing.choose([plain, good, good, collapsed], data, shifted=True)
+    assert choice.candidate is good
+    assert choice.doubts == []
+    assert choice.scores[3] != choice.scores[3]  # out
+    assert choosing.choose([plain, good], data, shifted=False).candidate is plain
+    said = " ".join(choosing.choose([without_c, without_c, plain], data, shifted=True).doubts)
+    assert "no sample of c" in said
+    said = " ".join(choosing.choose([collapsed, collapsed, collapsed, plain], data, shifted=True).doubts)
+    assert "75 % of the candidates call nearly all samples the same" in said
 
 
 def test_what_was_trained_is_written_when_the_user_stops(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from statistics import mean
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,8 @@ from own_data.files import Data
 from own_data.suite import CONTROL, SOURCE_ONLY
 from own_data.training import Candidate
 
+COLLAPSED = 0.9  # of the samples in one class
+
 
 class Choice(NamedTuple):
     """What was chosen.
@@ -27,30 +30,35 @@ class Choice(NamedTuple):
     Args:
         candidate: the one to keep.
         scores: of all candidates, the larger the better; NaN for those that are out.
-        doubts: reasons not to trust it, a sentence each.
-        adapted: whether it is better by the score than all that were trained on the source alone.
+        doubts: reasons not to adapt, or not to trust it, a sentence each.
     """
 
     candidate: Candidate
     scores: list[float]
     doubts: list[str]
-    adapted: bool
 
 
 def choose(candidates: list[Candidate], data: Data, *, shifted: bool) -> Choice:
-    """The candidate with the best score."""
+    """The candidate with the best score; without a shift, of those that were not adapted."""
     taken = [candidate for candidate in candidates if candidate.run.row != CONTROL]
     scores = of_classifiers(taken) if data.classes else of_regressions(taken)
-    finite = [-math.inf if math.isnan(score) else score for score in scores]
-    best = taken[max(range(len(taken)), key=finite.__getitem__)]
-    doubts = [] if shifted else ["No shift was found, so there is nothing to adapt to: keep source only."]
-    if data.classes:
-        doubts += doubts_of_classes(best, data)
-    adapted = best.run.row != SOURCE_ONLY
-    if not adapted:
+    eligible = [(score, c) for score, c in zip(scores, taken, strict=True) if shifted or c.run.row == SOURCE_ONLY]
+    _, best = max(eligible, key=lambda pair: -math.inf if math.isnan(pair[0]) else pair[0])
+    doubts = []
+    if not shifted:
+        doubts.append("There is no shift to adapt to: what was kept is the best of source only.")
+    elif best.run.row == SOURCE_ONLY:
         doubts.append("No loss has a better score than source only: adaptation does not help here, as far as one sees.")
+    if data.classes:
+        doubts += doubts_of_classes(best, taken, data)
     every = dict(zip(map(id, taken), scores, strict=True))
-    return Choice(best, [every.get(id(candidate), float("nan")) for candidate in candidates], doubts, adapted)
+    return Choice(best, [every.get(id(candidate), math.nan) for candidate in candidates], doubts)
+
+
+def named(candidate: Candidate) -> tuple[Counter[int], float]:
+    """How often each class is named, and the share of the most frequent one."""
+    counts = Counter(candidate.outputs.argmax(1).tolist())
+    return counts, counts.most_common(1)[0][1] / len(candidate.outputs)
 
 
 def of_classifiers(candidates: list[Candidate]) -> list[float]:
@@ -59,8 +67,10 @@ def of_classifiers(candidates: list[Candidate]) -> list[float]:
     middle = torch.tensor(certain).nanmedian().item()
     inside = [value <= middle for value in certain]
     ensemble = [candidate.outputs for candidate, isin in zip(candidates, inside, strict=True) if isin]
-    mean = torch.stack([outputs.double().softmax(1) for outputs in ensemble]).mean(0)
-    return [agreement(c.outputs, mean) if isin else float("nan") for c, isin in zip(candidates, inside, strict=True)]
+    together = torch.stack([outputs.double().softmax(1) for outputs in ensemble]).mean(0)
+    return [
+        agreement(c.outputs, together) if isin else float("nan") for c, isin in zip(candidates, inside, strict=True)
+    ]
 
 
 def agreement(outputs: Tensor, ensemble: Tensor) -> float:
@@ -77,15 +87,19 @@ def of_regressions(candidates: list[Candidate]) -> list[float]:
     return [-value for value in apart.tolist()]
 
 
-def doubts_of_classes(best: Candidate, data: Data) -> list[str]:
+def doubts_of_classes(best: Candidate, candidates: list[Candidate], data: Data) -> list[str]:
     """Classes that disappear, or that take nearly all."""
-    counts = Counter(best.outputs.argmax(1).tolist())
-    number, (first, most) = len(best.outputs), counts.most_common(1)[0]
     doubts = []
-    if most > 0.9 * number:
+    counts, share = named(best)
+    if share > COLLAPSED:
         doubts.append(
-            f"The model calls {100 * most / number:.0f} % of the target {data.classes[first]}: it has collapsed, if "
-            "the target holds other classes too."
+            f"The model calls {100 * share:.0f} % of the target {data.classes[counts.most_common(1)[0][0]]}: it has "
+            "collapsed, if the target holds other classes too."
+        )
+    collapsed = mean([named(candidate)[1] > COLLAPSED for candidate in candidates])
+    if collapsed > 0.5:
+        doubts.append(
+            f"{100 * collapsed:.0f} % of the candidates call nearly all samples the same: trust none of them."
         )
     gone = [name for i, name in enumerate(data.classes) if not counts[i] and (data.labels == i).float().mean() > 0.01]
     if gone:

@@ -9,6 +9,7 @@ import math
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 
 import torch
@@ -78,11 +79,6 @@ def lines(finding: Finding) -> list[Line]:
         )
         for (row, factor), some in groups.items()
     ]
-
-
-def mean(values: list[float]) -> float:
-    """Of a list."""
-    return sum(values) / len(values)
 
 
 def figure(finding: Finding, values: list[float | None]) -> float | None:

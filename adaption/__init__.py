@@ -9,6 +9,7 @@ from adaption.adversarial.adda import AdversarialDiscriminativeLoss
 from adaption.adversarial.advent import DomainAdversarialEntropyLoss
 from adaption.adversarial.cdan import ConditionalDomainAdversarialLoss
 from adaption.adversarial.dann import DomainAdversarialLoss
+from adaption.conditional.cdd import ContrastiveDomainDiscrepancyLoss
 from adaption.conditional.jdot import JointDistributionOptimalTransportLoss
 from adaption.conditional.lmmd import LocalMaximumMeanDiscrepancyLoss
 from adaption.distance.domain_accuracy import DomainAccuracy, ProxyADistance
@@ -60,6 +61,7 @@ __all__ = [
     "ClassifierDiscrepancyLoss",
     "ConditionalDomainAdversarialLoss",
     "ConsistencyLoss",
+    "ContrastiveDomainDiscrepancyLoss",
     "CorrelationAlignmentLoss",
     "DeepEmbeddedValidation",
     "DomainAccuracy",

@@ -1,6 +1,8 @@
 r"""Gaussian kernels, and the quadratic form :math:`w^\top K w` with its gradient.
 
 Everything an estimator of the MMD needs is a sum of such forms, :math:`\operatorname{tr} W^\top K W` with few columns.
+Where the weight of a pair also depends on whether its rows are of one class, it takes the place of
+:math:`(W W^\top)_{ij}` below.
 
 With squared distances :math:`D_{ij} = |x_i - x_j|^2`, a bandwidth :math:`b` and `k` kernels
 
@@ -59,6 +61,31 @@ def quadratic_form(
             numbers.
     """
     return _quadratic_form([weights, *layers], [*num_kernels, *map(_code, bandwidths)])
+
+
+def class_form(
+    features: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    alike: Tensor,
+    unlike: Tensor,
+    num_kernels: int,
+    bandwidth: Bandwidth,
+) -> Tensor:
+    """The sum over all i, j of ``K_ij w_i' A w_j``, where `A` is `alike` for rows of one class, `unlike` for others.
+
+    Only the features get a gradient.
+
+    Args:
+        features: shape ``(N, d)``.
+        labels: the class of each row, shape ``(N,)``.
+        weights: one or more weights per row, shape ``(N, r)``.
+        alike: shape ``(r, r)``, symmetric.
+        unlike: the same.
+        num_kernels: number of Gaussians.
+        bandwidth: ``"median"`` or ``"mean"`` of the off-diagonal squared distances, or their place in numbers.
+    """
+    return _class_form([features, labels, weights, alike, unlike], [num_kernels, _code(bandwidth)])
 
 
 def off_diagonal_sums(
@@ -181,6 +208,32 @@ def _whole(factor: Distances, gradient: Tensor) -> Tensor:
 
 
 _quadratic_form = ClosedForm("gaussian_quadratic_form", _evaluate)
+
+
+def _evaluate_classes(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
+    features, labels, *matrices = tensors
+    number, differentiate = int(options[0]), needed[0]
+    factor = Distances(features, _rule(options[1]), narrowest=2.0 ** (number // 2 - number + 1))
+    if not math.isfinite(factor.bandwidth):
+        return _nothing(features.new_tensor(math.nan), tensors, needed)
+    weights, alike, unlike = (matrix.to(factor.rows) for matrix in matrices)
+    rate = 2.0 ** -(number // 2) / factor.bandwidth
+    pull = _Pull(factor.rows, 4 / number * rate)
+    total = torch.zeros((), dtype=torch.float64, device=features.device)
+    for rows, columns in factor.tiles:
+        kernel, slope = _gaussians(factor, (rows, columns), rate, number, differentiate=differentiate)
+        left, right = part(weights, rows), part(weights, columns).T
+        same = part(labels, rows).unsqueeze(1) == part(labels, columns)
+        pairs = torch.where(same, left @ alike @ right, left @ unlike @ right)
+        times = 1 if rows == columns else 2  # the tile below the diagonal is this one turned over
+        total = total + times * (kernel * pairs).sum(dtype=torch.float64)
+        if differentiate:
+            pull.add(pairs.mul_(slope), rows, columns)
+    results = [(total / number).to(features.dtype)]
+    return [*results, _whole(factor, pull.total).to(features)] if differentiate else results
+
+
+_class_form = ClosedForm("gaussian_class_form", _evaluate_classes)
 
 
 def _joint(factors: list[Distances], weights: Tensor, *, differentiate: bool) -> tuple[Tensor, list[Tensor]]:

@@ -4,6 +4,7 @@ from adaption.adversarial.adda import adversarial_discriminative_loss
 from adaption.adversarial.advent import entropy_map
 from adaption.adversarial.cdan import conditional_domain_adversarial_loss
 from adaption.adversarial.dann import domain_adversarial_loss
+from adaption.conditional.cdd import contrastive_domain_discrepancy
 from adaption.conditional.jdot import joint_distribution_optimal_transport
 from adaption.conditional.lmmd import local_maximum_mean_discrepancy
 from adaption.ensemble.class_balance import class_balance_loss
@@ -48,6 +49,7 @@ __all__ = [
     "classifier_discrepancy",
     "conditional_domain_adversarial_loss",
     "consistency_loss",
+    "contrastive_domain_discrepancy",
     "correlation_alignment",
     "density_ratio",
     "domain_adversarial_loss",

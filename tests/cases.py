@@ -89,6 +89,12 @@ def labels_and_logits(n: int, m: int) -> tuple[Tensor, ...]:
     return source, torch.arange(n) % CLASSES, target, torch.rand(m, CLASSES) - 0.5 + likely
 
 
+def labels_of_both(n: int, m: int) -> tuple[Tensor, ...]:
+    """Features and labels of both domains; the first class is in both."""
+    source, target = features(n, m)
+    return source, torch.arange(n) % CLASSES, target, torch.arange(m) % CLASSES
+
+
 def images(domain_label: str) -> Callable[[int, int], tuple[Any, ...]]:
     return lambda n, _: (torch.randn(n, CLASSES, 32, 33), domain_label)
 
@@ -219,6 +225,11 @@ def _jmmd(metric: Any, source: list[Tensor], target: list[Tensor], *weights: Ten
 def _lmmd(metric: Any, *batch: Tensor) -> Tensor:
     settings = {"num_kernels": metric.num_kernels, "bandwidth": metric.bandwidth}
     return functional.local_maximum_mean_discrepancy(*batch, **settings)
+
+
+def _cdd(metric: Any, *batch: Tensor) -> Tensor:
+    settings = {"num_kernels": metric.num_kernels, "bandwidth": metric.bandwidth}
+    return functional.contrastive_domain_discrepancy(*batch, **settings)
 
 
 def _jdot(metric: Any, *batch: Any) -> Tensor:
@@ -385,6 +396,7 @@ CASES = [
     ),
     Case("BSP", lambda: adaption.BatchSpectralPenalizationLoss(2), features, _bsp, epoch="batches"),
     Case("LMMD", adaption.LocalMaximumMeanDiscrepancyLoss, labels_and_logits, _lmmd, looked_at=(0, 2), epoch="n+m"),
+    Case("CDD", adaption.ContrastiveDomainDiscrepancyLoss, labels_of_both, _cdd, looked_at=(0, 2), epoch="batches"),
     Case("CORAL", adaption.CorrelationAlignmentLoss, features, _coral),
     Case(
         "CORAL unbiased",

@@ -156,6 +156,20 @@ def lmmd(metric: Any, source: Tensor, labels: Tensor, target: Tensor, logits: Te
     return torch.stack(found).mean() if found else 0 * kernel.sum()
 
 
+def cdd(metric: Any, source: Tensor, labels: Tensor, target: Tensor, hypotheses: Tensor) -> Tensor:
+    """Kang et al. 2019, section 3.2, pair of classes by pair of classes, for those that both batches hold."""
+    distances = squared_distances(torch.cat([source, target]))
+    pairs = distances[tuple(torch.tril_indices(len(distances), len(distances), -1))]
+    kernel = gaussians(distances, bandwidth_of(pairs, metric.bandwidth), metric.num_kernels)
+    classes = sorted({*labels.flatten().tolist()} & {*hypotheses.flatten().tolist()})
+    within, between = [], []
+    for c, other in itertools.product(classes, classes):
+        members = (labels.flatten() == c).to(kernel), (hypotheses.flatten() == other).to(kernel)
+        (within if c == other else between).append(estimate(kernel, len(source), members, "biased"))
+    means = [torch.stack(found).mean() if found else 0 * kernel.sum() for found in (within, between)]
+    return means[0] - means[1]
+
+
 def scalings(
     cost: Tensor, a: Tensor, b: Tensor, epsilon: Tensor, penalty: float | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -633,6 +647,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "MaximumMeanDiscrepancyLoss": mmd,
     "JointMaximumMeanDiscrepancyLoss": jmmd,
     "LocalMaximumMeanDiscrepancyLoss": lmmd,
+    "ContrastiveDomainDiscrepancyLoss": cdd,
     "AdaptiveFeatureNormLoss": feature_norm,
     "SlicedWassersteinLoss": sliced_wasserstein,
     "JointDistributionOptimalTransportLoss": jdot,

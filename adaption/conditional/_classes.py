@@ -17,8 +17,21 @@ def check_labels_and_logits(
     _checks.matrix("target_logits", target_logits, "classes")
     _checks.logits("target_logits", target_logits)
     _checks.same_batch("target_features", target_features, "target_logits", target_logits)
-    _checks.labels("source_labels", source_labels, target_logits.shape[1])
-    _checks.same_batch("source_features", source_features, "source_labels", source_labels)
+    _check_labels("source", source_features, source_labels, target_logits.shape[1])
+
+
+def check_labels_of_both(
+    source_features: Tensor, source_labels: Tensor, target_features: Tensor, target_labels: Tensor
+) -> None:
+    """Features of both domains, and the classes of their samples, of which nobody says how many there are."""
+    check_pair(source_features, target_features)
+    _check_labels("source", source_features, source_labels)
+    _check_labels("target", target_features, target_labels)
+
+
+def _check_labels(domain: str, features: Tensor, labels: Tensor, num_classes: int | None = None) -> None:
+    _checks.labels(f"{domain}_labels", labels, num_classes)
+    _checks.same_batch(f"{domain}_features", features, f"{domain}_labels", labels)
 
 
 def one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:

@@ -192,8 +192,8 @@ def write(results: Results, promises: dict[str, float], sizes: list[int], widths
         "Written by `nox -s bench`: medians of a step, forward and backward, on float32 features, every measurement in "
         "a process of its own. Peers are measured as they come from PyPI, with the settings nearest to ours. *Floor* "
         "is one matrix product, one exponential and one matrix product of the full size, with nothing else; *plain "
-        "autograd* is the formula as one writes it down, for MMD, LMMD and JMMD over `torch.cdist`. The discriminators "
-        f"of DANN and CDAN have two hidden layers of {HIDDEN}, and the predictions of CDAN {CLASSES} classes; MDD, "
+        "autograd* is the formula as one writes it down, for MMD, LMMD, CDD and JMMD over `torch.cdist`. The "
+        f"discriminators of DANN and CDAN have two hidden layers of {HIDDEN}, and the predictions of CDAN {CLASSES} classes; MDD, "
         "MCC, entropy, information maximisation and nuclear norm look at logits, and d is their number. A dash: not "
         f"tried, because a smaller batch failed or took longer than {LONG:g} s."
     )

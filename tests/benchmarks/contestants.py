@@ -143,6 +143,25 @@ def plain_lmmd(source: Tensor, labels: Tensor, target: Tensor, logits: Tensor) -
     return (within - 2 * (a @ b.T * kernel[:n, n:]).sum()) / common.sum()
 
 
+def plain_cdd(source: Tensor, labels: Tensor, target: Tensor, hypotheses: Tensor) -> Tensor:
+    """The formula as one writes it down: a mean of each block of the kernel matrix for each pair of classes."""
+    n = len(source)
+    a, b = (F.one_hot(classes, CLASSES).float() for classes in (labels, hypotheses))
+    common = (a.sum(0) > 0) & (b.sum(0) > 0)
+    a, b = (rows[:, common] / rows[:, common].sum(0) for rows in (a, b))
+    stacked = torch.cat([source, target])
+    distances = torch.cdist(stacked, stacked).square()
+    rows, columns = torch.triu_indices(len(stacked), len(stacked), offset=1)
+    bandwidth = distances[rows, columns].median()
+    kernel = torch.zeros(())
+    for s in range(5):
+        kernel = kernel + torch.exp(-(2.0 ** (s - 2)) * distances / bandwidth) / 5
+    within_source, within_target = (a.T @ kernel[:n, :n] @ a).diag(), (b.T @ kernel[n:, n:] @ b).diag()
+    discrepancies = within_source[:, None] + within_target - 2 * a.T @ kernel[:n, n:] @ b
+    within, number = discrepancies.diag().sum(), len(discrepancies)
+    return within / number - (discrepancies.sum() - within) / (number * (number - 1))
+
+
 def plain_feature_norm(source: Tensor, target: Tensor) -> Tensor:
     """The formula as one writes it down."""
     norms = [features.norm(dim=1) for features in (source, target)]
@@ -442,6 +461,22 @@ def _(n: int, d: int) -> Step:
 @contestant("LMMD", "plain autograd")
 def _(n: int, d: int) -> Step:
     return step(plain_lmmd, *labels_and_logits(n, d))
+
+
+def labels_of_both(n: int, d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Features and labels of both domains."""
+    source, target = leaves(n, d)
+    return source, classes_of(n), target, classes_of(n)
+
+
+@contestant("CDD", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.contrastive_domain_discrepancy, *labels_of_both(n, d))
+
+
+@contestant("CDD", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_cdd, *labels_of_both(n, d))
 
 
 @contestant("sliced Wasserstein", "adaption")

@@ -88,6 +88,12 @@ def _conditional(model: Model, source: Tensor, target: Tensor) -> tuple[Any, ...
     return model.outputs(source), labels, model.outputs(target), model.outputs(target)
 
 
+def _labelled(model: Model, source: Tensor, target: Tensor) -> tuple[Any, ...]:
+    """Features and labels of both domains."""
+    domains = [(model.outputs(rows), rows.abs().sum(1).long() % CLASSES) for rows in (source, target)]
+    return *domains[0], *domains[1]
+
+
 def _dense_predictions(model: Model, source: Tensor, target: Tensor) -> tuple[Any, ...]:
     (predictions,) = _predictions(model, source, target)
     return (torch.stack([predictions, predictions.flip(1)], dim=2),)
@@ -120,6 +126,7 @@ LOSSES: dict[str, tuple[Callable[[], AdditiveMetric], Callable[..., tuple[Any, .
     "JMMD pooled": (_jmmd(pooled=True), _weighted_layers),
     "BSP": (lambda: adaption.BatchSpectralPenalizationLoss(2, gather_distributed=True), _outputs),
     "LMMD": (lambda: adaption.LocalMaximumMeanDiscrepancyLoss(gather_distributed=True), _conditional),
+    "CDD": (lambda: adaption.ContrastiveDomainDiscrepancyLoss(gather_distributed=True), _labelled),
     "CMD": (lambda: adaption.CentralMomentDiscrepancyLoss(gather_distributed=True), _outputs),
     "CORAL": (lambda: adaption.CorrelationAlignmentLoss(gather_distributed=True), _outputs),
     "HoMM": (lambda: adaption.HigherOrderMomentMatchingLoss(gather_distributed=True), _outputs),

@@ -19,7 +19,7 @@ RANKS = 2
 NO_SUMS = {
     *("MMD", "MMD weighted", "MMD unbiased", "MMD pooled", "MMD random features", "BSP", "PADA"),
     *("CMD", "CORAL", "CORAL unbiased", "Fréchet", "DARE-GRAM", "HoMM"),
-    *("LMMD", "JDOT", "JDOT unbalanced", "Sinkhorn", "AFN radius", "sliced Wasserstein"),
+    *("LMMD", "CDD", "JDOT", "JDOT unbalanced", "Sinkhorn", "AFN radius", "sliced Wasserstein"),
     *("JMMD", "JMMD thetas", "JMMD pooled", "JMMD pooled thetas"),
     *("CDAN+E", "CDAN+E sum", "CDAN+E none", "MCD marginal entropy", "MCD marginal entropy dense", "class balance"),
     *("MCC", "information", "information dense", "nuclear norm", "pseudo label share dense", "pseudo label share none"),

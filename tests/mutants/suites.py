@@ -25,7 +25,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_distances.py": (ENGINE, ""),
     "_distributed.py": (("distributed", "machinery/test_joining.py"), ""),
     "_global_batch.py": (("distributed/test_gather.py", "distributed/test_gradients.py"), ""),
-    "_kernels.py": ((*ENGINE, "distance/test_mmd_test.py"), ""),
+    "_kernels.py": ((*ENGINE, "distance/test_mmd_test.py", "conditional/test_cdd.py"), ""),
     "_median.py": (ENGINE, ""),
     "_metric.py": (
         ("test_nan_strategy.py", "engines/test_loading.py", "engines/test_torchmetrics.py", "machinery"),
@@ -49,7 +49,8 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "adversarial/advent.py": (("adversarial/test_advent.py",), "ADVENT or DomainAdversarialEntropy or entropy_map"),
     "adversarial/cdan.py": (("adversarial/test_cdan.py",), "CDAN or ConditionalDomain or conditional_domain"),
     "adversarial/dann.py": (("adversarial/test_dann.py",), "DANN or DomainAdversarialLoss or domain_adversarial"),
-    "conditional/_classes.py": (("conditional",), "LMMD"),
+    "conditional/_classes.py": (("conditional",), "LMMD or CDD"),
+    "conditional/cdd.py": (("conditional/test_cdd.py",), "CDD or contrastive or Contrastive"),
     "conditional/jdot.py": (("conditional/test_jdot.py",), "JDOT or joint_dist or JointDist"),
     "conditional/lmmd.py": (("conditional/test_lmmd.py",), "LMMD or local_max or LocalMax"),
     "distance/domain_accuracy.py": (

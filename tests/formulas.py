@@ -162,7 +162,8 @@ def cdd(metric: Any, source: Tensor, labels: Tensor, target: Tensor, hypotheses:
     pairs = distances[tuple(torch.tril_indices(len(distances), len(distances), -1))]
     kernel = gaussians(distances, bandwidth_of(pairs, metric.bandwidth), metric.num_kernels)
     classes = sorted({*labels.flatten().tolist()} & {*hypotheses.flatten().tolist()})
-    within, between = [], []
+    within: list[Tensor] = []
+    between: list[Tensor] = []
     for c, other in itertools.product(classes, classes):
         members = (labels.flatten() == c).to(kernel), (hypotheses.flatten() == other).to(kernel)
         (within if c == other else between).append(estimate(kernel, len(source), members, "biased"))

@@ -75,22 +75,21 @@ def contrastive_domain_discrepancy(
     check_settings(num_kernels, bandwidth, "biased")
     check_labels_of_both(source_features, source_labels, target_features, target_labels)
     stacked = torch.cat([source_features, target_features])
-    source_labels, target_labels = source_labels.flatten().long(), target_labels.flatten().long()
-    labels = torch.cat([source_labels, target_labels])
-    return class_form(stacked, labels, *_weights(source_labels, target_labels, stacked.dtype), num_kernels, bandwidth)
+    labels = torch.cat([source_labels.flatten(), target_labels.flatten()]).long()
+    classes = torch.searchsorted(labels.sort().values, labels).to(stacked.dtype)  # labels may be too large for floats
+    return class_form(stacked, classes, *_weights(labels, len(source_labels), stacked.dtype), num_kernels, bandwidth)
 
 
-def _weights(source_labels: Tensor, target_labels: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+def _weights(labels: Tensor, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """A column for each domain, its samples' shares in their class; and what a pair counts, of one class and of two."""
-    source = _shares(source_labels, target_labels, dtype)
-    target = _shares(target_labels, source_labels, dtype)
+    source, target = _shares(labels[:n], labels[n:], dtype), _shares(labels[n:], labels[:n], dtype)
     number = source.sum().round()  # of the common classes, each of which has shares of sum 1
     own = torch.eye(2, dtype=dtype, device=source.device)
     across = 1 - own
     alike = (across + (number == 1) * own) / number.clamp(min=1)
     unlike = -across / (number * (number - 1)).clamp(min=1)
     weights = torch.block_diag(source[:, None], -target[:, None])
-    refused = (torch.cat([source_labels, target_labels]) < 0)[:, None]  # an error already, where labels are read
+    refused = labels[:, None] < 0  # an error already, where labels are read
     return weights.masked_fill(refused, torch.nan), alike, unlike
 
 

@@ -30,7 +30,8 @@ def by_numpy(batch: tuple[Tensor, ...], num_kernels: int, bandwidth: float) -> f
         return sum(k(x, y) for x in xs for y in ys) / (len(xs) * len(ys))
 
     classes = sorted({*labels.flatten().tolist()} & {*hypotheses.flatten().tolist()})
-    within, between = [], []
+    within: list[float] = []
+    between: list[float] = []
     for c, other in itertools.product(classes, classes):
         xs, ys = source[labels.flatten() == c], target[hypotheses.flatten() == other]
         distance = mean(xs, xs) + mean(ys, ys) - 2 * mean(xs, ys)

@@ -45,6 +45,7 @@ from adaption.selection.importance import DeepEmbeddedValidation, ImportanceWeig
 from adaption.selection.neighborhood import SoftNeighborhoodDensity
 from adaption.weighting._evaluation import collect_classification_results
 from adaption.weighting.iwan import ImportanceWeightModule
+from adaption.weighting.label_shift import LabelShiftWeights
 from adaption.weighting.pada import AutomaticUpdateClassWeightModule, ClassWeightModule
 
 __version__ = "0.1.0"
@@ -78,6 +79,7 @@ __all__ = [
     "JointDistributionOptimalTransportLoss",
     "JointMaximumMeanDiscrepancyLoss",
     "L2ConsistencyLoss",
+    "LabelShiftWeights",
     "LocalMaximumMeanDiscrepancyLoss",
     "MarginDisparityDiscrepancy",
     "MarginalEntropyLoss",

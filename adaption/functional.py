@@ -36,6 +36,7 @@ from adaption.predictions.nuclear_norm import nuclear_norm_maximization
 from adaption.predictions.osbp import unknown_class_binary_cross_entropy
 from adaption.predictions.pseudo_label import pseudo_label_loss
 from adaption.selection.importance import density_ratio
+from adaption.weighting.label_shift import label_shift_weights
 from adaption.weighting.pada import class_weights
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "joint_distribution_optimal_transport",
     "joint_maximum_mean_discrepancy",
     "l2_consistency_loss",
+    "label_shift_weights",
     "local_maximum_mean_discrepancy",
     "margin_disparity_discrepancy",
     "marginal_entropy",

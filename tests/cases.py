@@ -131,6 +131,10 @@ def losses_and_ratios(n: int, _: int) -> tuple[Tensor, Tensor]:
     return torch.randn(n).square(), torch.rand(n) + 0.1
 
 
+def labelled_logits(n: int, m: int) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.randn(n, CLASSES), torch.arange(n) % CLASSES, torch.randn(m, CLASSES) + torch.eye(CLASSES)[0]
+
+
 def two_domain_logits(n: int, m: int) -> tuple[Tensor, Tensor]:
     return torch.randn(n), torch.randn(m, 1) + 0.5
 
@@ -702,6 +706,10 @@ SCORES = [
     Case("agreement", adaption.EnsembleAgreement, with_ensemble, _formula, (0,)),
     Case("agreement of candidates", adaption.EnsembleAgreement, with_candidates, _formula, (0,)),
     Case("SND", lambda: adaption.SoftNeighborhoodDensity(0.1), logits, _formula, (0,)),
+    Case("label shift", lambda: adaption.LabelShiftWeights(CLASSES), labelled_logits, _formula, (0, 2)),
+    Case(
+        "label shift by EM", lambda: adaption.LabelShiftWeights(CLASSES, method="em"), labelled_logits, _formula, (2,)
+    ),
     Case("domain accuracy", adaption.DomainAccuracy, two_domain_logits, _formula),
     Case("proxy A-distance", adaption.ProxyADistance, two_domain_logits, _formula),
     Case("two-sample test", adaption.MaximumMeanDiscrepancyTest, features, _formula, epoch="evidence"),
@@ -746,7 +754,7 @@ def in_any_order(case: Case, value: Any) -> Tensor:
             {name: part for name, part in value.items() if not (case.name.endswith("pooled") and name == "p_value")}
         )
     tensor: Tensor = value
-    return tensor if case.name == "PADA" else tensor.flatten().sort().values
+    return tensor if case.name in ("PADA", "label shift", "label shift by EM") else tensor.flatten().sort().values
 
 
 def cast(batch: Any, dtype: torch.dtype) -> Any:

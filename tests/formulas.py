@@ -513,6 +513,28 @@ def class_weights(metric: Any, target_logits: Tensor) -> Tensor:
     return shares / shares[shares.argmax()]
 
 
+def label_shift(metric: Any, source_logits: Tensor, labels: Tensor, target_logits: Tensor) -> Tensor:
+    """By a count of every pair and the shortest solution, or by ten thousand steps of EM; in float64."""
+    number = source_logits.shape[1]
+    proportions = labels.flatten().bincount(minlength=number).double() / len(labels)
+    present = proportions > 0
+    ratio = present / proportions.where(present, 1)
+    if metric.method == "em":
+        q, p = proportions, target_logits.double().softmax(1)
+        for _ in range(10_000):
+            joint = p * q * ratio
+            q = (joint / joint.sum(1, keepdim=True)).mean(0)
+        return q * ratio
+    confusion = torch.zeros(number, number, dtype=torch.float64)
+    for logits, label in zip(source_logits, labels.flatten(), strict=True):
+        confusion[logits.argmax(), label] += 1 / len(labels)
+    named = target_logits.argmax(1).bincount(minlength=number).double() / len(target_logits)
+    solution = torch.linalg.lstsq(confusion, named - confusion.sum(1), driver="gelsd").solution
+    weights = (1 + solution).clamp(min=0) * present
+    total = proportions @ weights
+    return weights / total if total else present.double()
+
+
 # selection
 
 
@@ -679,6 +701,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "L2ConsistencyLoss": l2_consistency,
     "ClassBalanceLoss": class_balance,
     "ClassWeightModule": class_weights,
+    "LabelShiftWeights": label_shift,
     "ImportanceWeightedValidation": importance_weighted,
     "DeepEmbeddedValidation": deep_embedded,
     "EnsembleAgreement": agreement,

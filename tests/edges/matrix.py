@@ -305,6 +305,7 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, Any]]] = {
     "ImportanceWeightedValidation": lambda _, batch: ("mean weight", mean_weight(batch, "weights")),
     "JointDistributionOptimalTransportLoss": lambda case, _: _one_cost(case),
     "L2ConsistencyLoss": lambda *_: ("0", 0.0),
+    "LabelShiftWeights": lambda _, batch: ("1 per class", batch["source_labels"].bincount(minlength=WIDTH).sign()),
     "MarginDisparityDiscrepancy": lambda *_: ("0", 0.0),
     "MaximumMeanDiscrepancyTest": lambda case, _: _no_evidence(case),
     "MarginalEntropyLoss": lambda *_: ("log c", math.log(WIDTH)),
@@ -417,7 +418,7 @@ def tiny(case: Case) -> str:
             return FINITE  # a theta with a bias sees the tiny layer as constant
         close(found.value, outcome(case, of_norm(case, batch, 1.0)).value, 1e-4)
         return "as at norm 1"
-    if isinstance(case.build(), (adaption.EnsembleAgreement, adaption.DomainAccuracy)):  # it sees no sizes
+    if isinstance(case.build(), (adaption.EnsembleAgreement, adaption.DomainAccuracy)) or case.name == "label shift":
         close(found.value, outcome(case, batch).value)
         return "unchanged"
     close(found.value, outcome(case, where_looked_at(case, torch.zeros_like, batch)).value)
@@ -626,6 +627,7 @@ LARGE: dict[str, Callable[[Case, Batch], str]] = {
     "EntropyMinimizationLoss": _collapsed("0", lambda _: 0.0),
     "InformationMaximizationLoss": _collapsed("0", lambda _: 0.0),
     "JointDistributionOptimalTransportLoss": _any_logits,
+    "LabelShiftWeights": lambda case, batch: (outcome(case, batch), FINITE)[1],
     "LocalMaximumMeanDiscrepancyLoss": _matched_classes,
     "MinimumClassConfusionLoss": _collapsed("1 - 1/c", lambda _: 1 - 1 / WIDTH),
     "NuclearNormMaximizationLoss": _collapsed("-1/√c", lambda _: -(WIDTH**-0.5)),

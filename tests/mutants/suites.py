@@ -118,6 +118,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "selection/neighborhood.py": (("selection/test_neighborhood.py",), "SND or SoftNeighborhood"),
     "weighting/_evaluation.py": (("weighting",), "collect or AutomaticUpdate"),
     "weighting/_partial.py": (("weighting",), "AutomaticUpdate or Importance"),
+    "weighting/label_shift.py": (("weighting/test_label_shift.py",), "label and shift or LabelShift or label_shift"),
     "weighting/iwan.py": (("weighting/test_iwan.py",), "Importance"),
     "weighting/pada.py": (("weighting/test_pada.py",), "PADA or class_weights or ClassWeight"),
 }

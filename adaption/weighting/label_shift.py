@@ -1,0 +1,213 @@
+"""Label shift: how much more frequent each class is in the target than in the source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaption import _checks
+from adaption._metric import AdditiveMetric, Statistics
+from adaption._precision import full_precision
+from adaption._spectrum import finite
+from adaption._states import sum_dtype
+from adaption.conditional._classes import one_hot
+
+METHODS = ("bbse", "em")
+_TOLERANCE, _MOST_STEPS = 1e-10, 10_000
+
+
+def label_shift_weights(
+    source_logits: Tensor, source_labels: Tensor, target_logits: Tensor, *, method: str = "bbse"
+) -> Tensor:
+    r"""Ratio of the proportions of each class in target and source, from what one classifier says of both.
+
+    .. math:: w_k = \frac{p_t(y = k)}{p_s(y = k)}
+
+    where the domains differ in how frequent the classes are, and not in how a class looks. ``"bbse"`` counts. What the
+    classifier names in the source, by the true class, is the confusion matrix; what it names in the target is a mixture
+    of its columns:
+
+    .. math:: C_{ik} = p_s(\hat y = i, y = k), \qquad \mu_i = p_t(\hat y = i), \qquad C w = \mu
+
+    of which, where `C` is singular, the least-squares solution nearest to :math:`w = 1` is taken: classes that the
+    classifier never tells apart keep the ratio that they have in the source. Negative weights are set to 0, and all are
+    scaled so that the proportions of the source weighted by them sum to 1; where none is positive, all are 1. ``"em"``
+    trusts the probabilities :math:`p = \mathrm{softmax}(z)`, and finds the proportions `q` of the target that make its
+    samples most likely:
+
+    .. math::
+        q_k \leftarrow \frac1m \sum_j \frac{p_{jk} \, q_k / p_s(k)}{\sum_l p_{jl} \, q_l / p_s(l)}, \qquad
+        w_k = \frac{q_k}{p_s(k)}
+
+    until no proportion changes by more than :math:`10^{-10}`. It errs less where the probabilities are calibrated,
+    and more where they are not. A class that the source does not have gets 0 from both.
+
+    Shapes:
+        - `source_logits`: :math:`(n, C)`, `target_logits`: :math:`(m, C)`; `n` and `m` may differ
+        - `source_labels`: :math:`(n,)` or :math:`(n, 1)`, integers
+        - output: :math:`(C,)`, at least 0, in float64 where the device has it
+
+    Args:
+        source_logits: what the classifier says of source samples that it was not trained on, before softmax.
+        source_labels: their classes, from 0 to `C - 1`.
+        target_logits: what it says of target samples.
+        method: ``"bbse"`` or ``"em"``, which looks at the labels of the source and the logits of the target alone.
+
+    Raises:
+        TypeError: for anything but floating-point logits and integer labels.
+        ValueError: for empty batches, wrong ranks, another number of labels than of samples, of classes in the target
+            than in the source, labels that are not classes, probabilities in the place of logits, and other methods.
+
+    References:
+        Z. Lipton, Y.-X. Wang, A. Smola: Detecting and Correcting for Label Shift with Black Box Predictors. ICML 2018.
+        https://arxiv.org/abs/1802.03916
+
+        M. Saerens, P. Latinne, C. Decaestecker: Adjusting the Outputs of a Classifier to New a Priori Probabilities: A
+        Simple Procedure. Neural Computation 2002. https://doi.org/10.1162/089976602753284446
+
+    Example:
+        In the source the classes are equally frequent; in the target the second is named three times as often.
+
+        >>> import torch
+        >>> from adaption.functional import label_shift_weights
+        >>> named = 9 * torch.eye(2)
+        >>> label_shift_weights(named, torch.tensor([0, 1]), named[[0, 1, 1, 1]])
+        tensor([0.5000, 1.5000], dtype=torch.float64)
+    """
+    _checks.option("method", method, METHODS)
+    return _weights(method, *_statistics(method, source_logits, source_labels, target_logits))
+
+
+@full_precision
+def _statistics(method: str, source_logits: Tensor, source_labels: Tensor, target_logits: Tensor) -> Statistics:
+    for name, logits in (("source_logits", source_logits), ("target_logits", target_logits)):
+        _checks.matrix(name, logits, "classes")
+        _checks.logits(name, logits)
+    number = source_logits.shape[1]
+    _checks.columns("target_logits", target_logits, number, "source_logits", "Take both from one classifier.")
+    _checks.labels("source_labels", source_labels, number)
+    _checks.same_batch("source_logits", source_logits, "source_labels", source_labels)
+    wide = sum_dtype(source_logits.device)
+    own = one_hot(source_labels, number, wide)
+    if method == "em":
+        return own.sum(0), target_logits.to(wide).softmax(1)
+    return (_named(source_logits, wide).T @ own).flatten(), _named(target_logits, wide).sum(0)
+
+
+def _named(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    """A row for each sample, 1 at the class that is named, NaN where the logits say nothing."""
+    unknown = logits.isnan().any(1, keepdim=True)
+    return one_hot(logits.argmax(1), logits.shape[1], dtype).masked_fill(unknown, torch.nan)
+
+
+def _weights(method: str, counts: Tensor, of_target: Tensor) -> Tensor:
+    return _by_likelihood(counts, of_target) if method == "em" else _by_confusion(counts, of_target)
+
+
+def _by_confusion(confusion: Tensor, named: Tensor) -> Tensor:
+    """From the counts of named and true classes in the source, row by row, and of named classes in the target."""
+    joint = confusion.view(len(named), -1) / confusion.sum()
+    proportions = joint.sum(0)
+    # the distance from no shift: of many solutions the shortest
+    moved = named / named.sum() - joint.sum(1)
+    weights = 1 + torch.linalg.pinv(finite(joint)) @ moved
+    present = proportions > 0
+    weights = weights.clamp(min=0).where(present, 0) + 0 * (joint.sum() + moved.sum())
+    total = proportions @ weights
+    return torch.where(total == 0, present.to(total.dtype), weights / torch.where(total == 0, 1, total))
+
+
+def _by_likelihood(counts: Tensor, probabilities: Tensor) -> Tensor:
+    """From the counts of the source's classes, and the probabilities of each target sample."""
+    source = counts / counts.sum()
+    odds = torch.where(source > 0, probabilities / torch.where(source > 0, source, 1), 0)
+    proportions = source
+    for _ in range(_MOST_STEPS):
+        before, joint = proportions, odds * proportions
+        likelihood = joint.sum(1, keepdim=True)
+        seen = likelihood != 0  # a sample only of classes that the source does not have says nothing
+        shares = joint / torch.where(seen, likelihood, 1)
+        proportions = shares.sum(0) / seen.sum().clamp(min=1)
+        if not bool((proportions - before).abs().amax() > _TOLERANCE):
+            break
+    return torch.where(source > 0, proportions / torch.where(source > 0, source, 1), 0) + 0 * proportions.sum()
+
+
+class LabelShiftWeights(AdditiveMetric):
+    r"""Weights of the source's classes where they are more or less frequent in the target (BBSE, EM).
+
+    Losses that bring the features of both domains together cannot succeed where the classes are not equally frequent:
+    to be alike, samples of one class would have to pass for another. Weighted by their class, source samples are as
+    frequent as those of the target:
+
+    .. code-block:: python
+
+        weights = shift.compute()
+        loss = F.cross_entropy(logits, labels, weight=weights) + mmd(source, target, source_weights=weights[labels])
+
+    The formula is that of :func:`adaption.functional.label_shift_weights`. `compute` is its value for all samples since
+    the last `reset`, exact over batches and ranks: from :math:`C^2 + C` counts, or with ``"em"`` from the probabilities
+    of all target samples. They have no gradient.
+
+    Inputs of `update` and `forward`:
+        - `source_logits`: :math:`(n, C)`, `target_logits`: :math:`(m, C)`; `n` and `m` may differ
+        - `source_labels`: :math:`(n,)` or :math:`(n, 1)`, integers
+
+    Output: :math:`(C,)`, at least 0; weighted by them, the proportions of the source sum to 1.
+
+    Args:
+        num_classes: `C`.
+        method: ``"bbse"`` or ``"em"``.
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but floating-point logits, integer labels, and an integer.
+        ValueError: as :func:`adaption.functional.label_shift_weights`, and for logits of another number of classes.
+
+    References:
+        Z. Lipton, Y.-X. Wang, A. Smola: Detecting and Correcting for Label Shift with Black Box Predictors. ICML 2018.
+        https://arxiv.org/abs/1802.03916
+
+        M. Saerens, P. Latinne, C. Decaestecker: Adjusting the Outputs of a Classifier to New a Priori Probabilities: A
+        Simple Procedure. Neural Computation 2002. https://doi.org/10.1162/089976602753284446
+
+    Example:
+        >>> import torch
+        >>> from adaption import LabelShiftWeights
+        >>> shift, named = LabelShiftWeights(num_classes=2), 9 * torch.eye(2)
+        >>> shift.update(named, torch.tensor([0, 1]), named[[1, 1]])
+        >>> shift.update(named, torch.tensor([0, 1]), named[[0, 1]])
+        >>> shift.compute()
+        tensor([0.5000, 1.5000], dtype=torch.float64)
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    plot_lower_bound = 0.0
+
+    def __init__(self, num_classes: int, *, method: str = "bbse", **kwargs: Any) -> None:
+        _checks.count("num_classes", num_classes, at_least=2)
+        _checks.option("method", method, METHODS)
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.method = method
+        if method == "em":
+            self._keep_vectors("class_counts", length=num_classes)
+            self._keep_samples("target_probabilities")
+        else:
+            self._keep_vectors("confusion", length=num_classes**2)
+            self._keep_vectors("named_in_target", length=num_classes)
+
+    def update(self, source_logits: Tensor, source_labels: Tensor, target_logits: Tensor) -> None:
+        """Count a batch."""
+        self._accumulate(self._statistics(source_logits, source_labels, target_logits))
+
+    def _statistics(self, source_logits: Tensor, source_labels: Tensor, target_logits: Tensor) -> Statistics:
+        statistics = _statistics(self.method, source_logits, source_labels, target_logits)
+        _checks.columns("source_logits", source_logits, self.num_classes, "num_classes", "Look for a typo.")
+        return statistics
+
+    def _value(self, *statistics: Tensor) -> Tensor:
+        return _weights(self.method, *statistics)

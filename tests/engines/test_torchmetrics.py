@@ -77,7 +77,9 @@ def test_running_is_the_value_of_the_last_batches(case: Case) -> None:
         torch.testing.assert_close(in_any_order(case, value), in_any_order(case, expected))
 
 
-@pytest.mark.parametrize("case", [case for case in SCORES if case.build().higher_is_better is not None], ids=str)
+@pytest.mark.parametrize(
+    "case", [case for case in SCORES if not case.name.startswith(("two-sample", "label shift"))], ids=str
+)
 def test_a_tracker_knows_which_value_of_a_score_is_the_best(case: Case) -> None:
     seen = batches(case)
     values = torch.stack([epoch(case, [batch]) for batch in seen])

@@ -96,11 +96,6 @@ FUNCTIONS: dict[str, Callable[[], Arguments]] = {
         "reduction": "mean",
     },
     "domain_adversarial_loss": lambda: two_domains("logits", domain_logits) | weights() | {"reduction": "mean"},
-    "label_shift_weights": lambda: {
-        "source_logits": rows(CLASSES),
-        "source_labels": torch.arange(N) % CLASSES,
-        "target_logits": rows(CLASSES),
-    },
     "density_ratio": lambda: {"domain_logits": domain_logits(), "num_source": 40, "num_target": 30},
     "pseudo_label_loss": lambda: {
         "logits": rows(),

@@ -722,6 +722,7 @@ SCORES = [
 ]
 
 EVERY_METRIC = [*CASES, *SCORES]
+PER_CLASS = ("PADA", "label shift", "label shift by EM")  # their value is a vector over classes
 
 
 def tree_map(function: Callable[[Tensor], Tensor], batch: Any) -> Any:
@@ -754,7 +755,7 @@ def in_any_order(case: Case, value: Any) -> Tensor:
             {name: part for name, part in value.items() if not (case.name.endswith("pooled") and name == "p_value")}
         )
     tensor: Tensor = value
-    return tensor if case.name in ("PADA", "label shift", "label shift by EM") else tensor.flatten().sort().values
+    return tensor if case.name in PER_CLASS else tensor.flatten().sort().values
 
 
 def cast(batch: Any, dtype: torch.dtype) -> Any:

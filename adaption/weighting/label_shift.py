@@ -15,7 +15,8 @@ from adaption._states import sum_dtype
 from adaption.conditional._classes import one_hot
 
 METHODS = ("bbse", "em")
-_TOLERANCE, _MOST_STEPS = 1e-10, 10_000
+# EM ends where no proportion changes by more than the first, and calls those below the second 0, which it only nears
+_TOLERANCE, _NOTHING, _MOST_STEPS = 1e-13, 1e-10, 10_000
 
 
 def label_shift_weights(
@@ -41,7 +42,7 @@ def label_shift_weights(
         q_k \leftarrow \frac1m \sum_j \frac{p_{jk} \, q_k / p_s(k)}{\sum_l p_{jl} \, q_l / p_s(l)}, \qquad
         w_k = \frac{q_k}{p_s(k)}
 
-    until no proportion changes by more than :math:`10^{-10}`. It errs less where the probabilities are calibrated,
+    until no proportion changes by more than :math:`10^{-13}`; those below :math:`10^{-10}` are 0. It errs less where the probabilities are calibrated,
     and more where they are not. A class that the source does not have gets 0 from both.
 
     Shapes:
@@ -132,6 +133,7 @@ def _by_likelihood(counts: Tensor, probabilities: Tensor) -> Tensor:
         proportions = shares.sum(0) / seen.sum().clamp(min=1)
         if not bool((proportions - before).abs().amax() > _TOLERANCE):
             break
+    proportions = torch.where(proportions <= _NOTHING, 0, proportions)
     return torch.where(source > 0, proportions / torch.where(source > 0, source, 1), 0) + 0 * proportions.sum()
 
 

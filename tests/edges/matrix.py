@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from cases import (
     CLASSES,
+    PER_CLASS,
     WIDTH,
     Case,
     cast,
@@ -305,7 +306,10 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, Any]]] = {
     "ImportanceWeightedValidation": lambda _, batch: ("mean weight", mean_weight(batch, "weights")),
     "JointDistributionOptimalTransportLoss": lambda case, _: _one_cost(case),
     "L2ConsistencyLoss": lambda *_: ("0", 0.0),
-    "LabelShiftWeights": lambda _, batch: ("1 per class", batch["source_labels"].bincount(minlength=WIDTH).sign()),
+    "LabelShiftWeights": lambda case, batch: (
+        "1",
+        batch["source_labels"].bincount(minlength=setting(case, "num_classes")).sign(),
+    ),
     "MarginDisparityDiscrepancy": lambda *_: ("0", 0.0),
     "MaximumMeanDiscrepancyTest": lambda case, _: _no_evidence(case),
     "MarginalEntropyLoss": lambda *_: ("log c", math.log(WIDTH)),
@@ -395,7 +399,7 @@ def duplicated_rows(case: Case) -> str:
     changes = adaption.SoftNeighborhoodDensity, adaption.CorrelationAlignmentLoss, adaption.FrechetDistanceLoss
     if is_kernel(case) or isinstance(case.build(), changes):
         return FINITE
-    if once.ndim and case.name != "PADA":
+    if once.ndim and case.name not in PER_CLASS:
         close(twice, once.repeat_interleave(2, dim=0))
         return "twice"
     factor = (

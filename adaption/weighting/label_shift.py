@@ -42,8 +42,9 @@ def label_shift_weights(
         q_k \leftarrow \frac1m \sum_j \frac{p_{jk} \, q_k / p_s(k)}{\sum_l p_{jl} \, q_l / p_s(l)}, \qquad
         w_k = \frac{q_k}{p_s(k)}
 
-    until no proportion changes by more than :math:`10^{-13}`; those below :math:`10^{-10}` are 0. It errs less where the
-    probabilities are calibrated, and more where they are not. A class that the source does not have gets 0 from both.
+    until no proportion changes by more than :math:`10^{-13}`; those below :math:`10^{-10}` are 0. It errs less where
+    the probabilities are calibrated, and more where they are not. A class that the source does not have gets 0 from
+    both.
 
     Shapes:
         - `source_logits`: :math:`(n, C)`, `target_logits`: :math:`(m, C)`; `n` and `m` may differ

@@ -164,3 +164,28 @@ def test_without_the_data_a_sentence_says_what_is_needed(tmp_path: Path) -> None
         assert done.returncode == 2
         assert re.search(r"mnist\.npz.*usps\.npz.*docs/evidence\.md", " ".join(done.stderr.split()))
     assert evidence("digits", "--quick", "--seeds", "1").returncode == 2  # no interval from a single seed
+
+
+def pools() -> dict[str, dict[str, list[str]]]:
+    """The tables of choices on the page: pool -> score -> cells."""
+    section = (ROOT / "docs" / "evidence.md").read_text().split("<!-- selection: written by the command -->")[1]
+    found: dict[str, dict[str, list[str]]] = {}
+    for pool, text in re.findall(r"^### (\w+): .*?$(.*?)(?=^###|^Seeds)", section, re.DOTALL | re.MULTILINE):
+        lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+        found[pool] = {cells[0]: cells[1:] for cells in lines}
+    return found
+
+
+def test_the_page_recommends_what_the_pools_show(selection: Any) -> None:
+    """A rank correlation of 0.75 on the digits, at most five points lost over all pools, and no collapsed model."""
+    text, tables = (ROOT / "docs" / "choosing-a-model.md").read_text(), pools()
+    numbers = {"Digits": 4, "Objects": 24}
+    for score in ("information maximisation, calibrated", selection.WITHIN):
+        rows = {pool: tables[pool][score] for pool in numbers}
+        assert float(rows["Digits"][0].split()[0]) >= 0.75
+        lost = {pool: row[2].split()[0] for pool, row in rows.items()}
+        mean = sum(number * float(lost[pool]) for pool, number in numbers.items()) / sum(numbers.values())
+        assert mean <= 5
+        assert f"{mean:.1f} over all pools" in text
+        assert all(row[4].startswith("0 of") for row in rows.values())
+        assert all(points in text for points in lost.values())

@@ -27,6 +27,7 @@ from adaption.features.jmmd import JointMaximumMeanDiscrepancyLoss
 from adaption.features.mmd import MaximumMeanDiscrepancyLoss
 from adaption.features.sinkhorn import SinkhornDivergenceLoss
 from adaption.features.sliced_wasserstein import SlicedWassersteinLoss
+from adaption.features.subspace import RepresentationSubspaceDistanceLoss
 from adaption.hypothesis.mcd import ClassifierDiscrepancyLoss, MarginalEntropyLoss
 from adaption.hypothesis.mdd import (
     ClassificationMarginDisparityDiscrepancy,
@@ -91,6 +92,7 @@ __all__ = [
     "PseudoLabelLoss",
     "RegressionDisparity",
     "RegressionMarginDisparityDiscrepancy",
+    "RepresentationSubspaceDistanceLoss",
     "SinkhornDivergenceLoss",
     "SlicedWassersteinLoss",
     "SoftNeighborhoodDensity",

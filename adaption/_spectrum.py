@@ -1,10 +1,11 @@
-"""Gram matrices: their leading eigenvectors, without a decomposition where they are large, and what LAPACK is given."""
+"""Gram matrices: all of their eigenvectors, the leading ones without a decomposition, and what LAPACK is given."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
+from torch.nn import functional as F
 
 # The lower triangle of a Gram matrix is computed in strips of so many rows at least.
 _STRIP = 64
@@ -29,6 +30,34 @@ def gram_matrix(rows: Tensor) -> Tensor:
 def finite(matrix: Tensor) -> Tensor:
     """For LAPACK, which raises on NaN and infinity: the caller has to make its result NaN by other means."""
     return matrix.nan_to_num(posinf=0.0, neginf=0.0)
+
+
+class Spectrum:
+    """Eigenvalues from the largest on, ``(width,)``, 0 where they are rounding, and leading eigenvectors in columns."""
+
+    def __init__(self, values: Tensor, vectors: Tensor, width: int) -> None:
+        values = F.pad(values.flip(0).clamp(min=0), (0, width - len(values)))
+        self.rounding = width * torch.finfo(values.dtype).eps * values[0]
+        self.values = values.where(values > self.rounding, 0.0)
+        self.vectors = vectors.flip(1)
+
+
+def spectrum_of_matrix(matrix: Tensor, width: int) -> Spectrum:
+    """That of a symmetric matrix, whose eigenvalues are those of a larger one, but for zeros."""
+    values, vectors = torch.linalg.eigh(finite(matrix))
+    return Spectrum(values, vectors, width)
+
+
+def spectrum_of_rows(rows: Tensor) -> Spectrum:
+    """That of ``rows' @ rows``, from the smaller matrix of products."""
+    number, width = rows.shape
+    if number >= width:
+        return spectrum_of_matrix(rows.T @ rows, width)
+    spectrum = spectrum_of_matrix(rows @ rows.T, width)
+    values = spectrum.values[:number]
+    roots = torch.where(values > 0, values, 1).rsqrt() * (values > 0)
+    spectrum.vectors = rows.T @ (spectrum.vectors * roots)
+    return spectrum
 
 
 def leading_vectors(gram: Tensor, number: int) -> Tensor:

@@ -20,6 +20,7 @@ from adaption.features.jmmd import joint_maximum_mean_discrepancy
 from adaption.features.mmd import maximum_mean_discrepancy, median_bandwidth
 from adaption.features.sinkhorn import sinkhorn_divergence
 from adaption.features.sliced_wasserstein import sliced_wasserstein
+from adaption.features.subspace import representation_subspace_distance
 from adaption.hypothesis.mcd import classifier_discrepancy, marginal_entropy
 from adaption.hypothesis.mdd import (
     classification_margin_disparity_discrepancy,
@@ -75,6 +76,7 @@ __all__ = [
     "pseudo_label_loss",
     "regression_disparity",
     "regression_margin_disparity_discrepancy",
+    "representation_subspace_distance",
     "shift_log",
     "sinkhorn_divergence",
     "sliced_wasserstein",

@@ -59,6 +59,11 @@ def enough_features(n: int, m: int) -> tuple[Tensor, Tensor]:
     return features(*(size + 2 if size > 1 else size for size in (n, m)))
 
 
+def wide_features(n: int, m: int) -> tuple[Tensor, Tensor]:
+    """More features than samples of both domains together."""
+    return torch.randn(n, 4 * WIDTH), torch.randn(m, 4 * WIDTH) + 0.5
+
+
 def layers(n: int, m: int) -> tuple[list[Tensor], list[Tensor]]:
     (source, target), (source_logits, target_logits) = features(n, m), features(n, m)
     return [source, source_logits.softmax(1)], [target, target_logits.softmax(1)]
@@ -409,6 +414,13 @@ CASES = [
         _coral,
     ),
     Case("CMD", lambda: adaption.CentralMomentDiscrepancyLoss(4, bounds=(-2.0, 2.0)), features, _cmd),
+    Case(
+        "RSD",
+        adaption.RepresentationSubspaceDistanceLoss,
+        wide_features,
+        lambda metric, *batch: functional.representation_subspace_distance(*batch, bases_weight=metric.bases_weight),
+        epoch="batches",
+    ),
     Case("HoMM", adaption.HigherOrderMomentMatchingLoss, features, _homm, epoch="batches"),
     Case(
         "JDOT",

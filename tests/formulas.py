@@ -302,6 +302,15 @@ def frechet(_: Any, source: Tensor, target: Tensor) -> Tensor:
     return distance
 
 
+def subspace(metric: Any, source: Tensor, target: Tensor) -> Tensor:
+    """Chen et al. 2021, as their code has it, of the leading directions of either domain."""
+    k = min(*source.shape, *target.shape)
+    bases = [torch.linalg.svd(x.T, full_matrices=False).U[:, :k] for x in (source, target)]
+    p, cosines, q = torch.linalg.svd(bases[0].T @ bases[1])
+    value: Tensor = (1 - cosines.square()).sqrt().sum() + metric.bases_weight * (p.abs() - q.T.abs()).norm()
+    return value
+
+
 def inverse_gram(metric: Any, source: Tensor, target: Tensor) -> Tensor:
     """Nejjar et al. 2023, with the eigenvalues of A'A / n as squares of the singular values of A."""
     values, vectors, kept = [], [], [1]
@@ -681,6 +690,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "InverseGramAlignmentLoss": inverse_gram,
     "CentralMomentDiscrepancyLoss": cmd,
     "HigherOrderMomentMatchingLoss": homm,
+    "RepresentationSubspaceDistanceLoss": subspace,
     "DomainAdversarialLoss": dann,
     "ConditionalDomainAdversarialLoss": cdan,
     "AdversarialDiscriminativeLoss": adda,

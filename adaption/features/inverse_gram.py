@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from adaption import _checks
 from adaption._closed_form import ClosedForm
 from adaption._precision import full_precision
-from adaption._spectrum import finite
+from adaption._spectrum import Spectrum, spectrum_of_matrix, spectrum_of_rows
 from adaption._states import sum_dtype
 from adaption.features._moments import Moments, MomentsMetric, Scatter, in_one_dtype
 from adaption.features.mmd import check_pair
@@ -93,51 +93,26 @@ def check_settings(energy: object, angle_weight: object, scale_weight: object) -
     _checks.number("scale_weight", scale_weight, at_least=0)
 
 
-class _Spectrum:
-    """Eigenvalues from the largest on, ``(d + 1,)``, 0 where they are rounding, and leading eigenvectors in columns."""
-
-    def __init__(self, values: Tensor, vectors: Tensor, width: int) -> None:
-        values = F.pad(values.flip(0).clamp(min=0), (0, width - len(values)))
-        self.rounding = width * torch.finfo(values.dtype).eps * values[0]
-        self.values = values.where(values > self.rounding, 0.0)
-        self.vectors = vectors.flip(1)
-
-    def last_within(self, energy: float) -> Tensor:
-        """The last index, from 0, at which the eigenvalues so far hold no more than this share of their sum, or -1."""
-        sums = self.values.cumsum(0)
-        return torch.sum(sums / sums[-1] <= energy) - 1
-
-    def inverses(self, number: Tensor) -> Tensor:
-        """Those of the leading eigenvalues, one for each eigenvector, and 0 for all others."""
-        values = self.values[: self.vectors.shape[1]]
-        chosen = (torch.arange(len(values), device=values.device) < number) & (values > 0)
-        return torch.where(chosen, values, 1).reciprocal() * chosen
+def _last_within(spectrum: Spectrum, energy: float) -> Tensor:
+    """The last index, from 0, at which the eigenvalues so far hold no more than this share of their sum, or -1."""
+    sums = spectrum.values.cumsum(0)
+    return torch.sum(sums / sums[-1] <= energy) - 1
 
 
-def _of_matrix(matrix: Tensor, width: int) -> _Spectrum:
-    values, vectors = torch.linalg.eigh(finite(matrix))
-    return _Spectrum(values, vectors, width)
-
-
-def _of_rows(rows: Tensor) -> _Spectrum:
-    """That of ``rows' @ rows``, from the smaller matrix of products."""
-    number, width = rows.shape
-    if number >= width:
-        return _of_matrix(rows.T @ rows, width)
-    spectrum = _of_matrix(rows @ rows.T, width)
-    values = spectrum.values[:number]
-    roots = torch.where(values > 0, values, 1).rsqrt() * (values > 0)
-    spectrum.vectors = rows.T @ (spectrum.vectors * roots)
-    return spectrum
+def _inverses(spectrum: Spectrum, number: Tensor) -> Tensor:
+    """Those of the leading eigenvalues, one for each eigenvector, and 0 for all others."""
+    values = spectrum.values[: spectrum.vectors.shape[1]]
+    chosen = (torch.arange(len(values), device=values.device) < number) & (values > 0)
+    return torch.where(chosen, values, 1).reciprocal() * chosen
 
 
 class _Comparison:
     """Two spectra: angles of the columns of their inverses, and the distance of their leading eigenvalues."""
 
-    def __init__(self, spectra: tuple[_Spectrum, _Spectrum], energy: float) -> None:
+    def __init__(self, spectra: tuple[Spectrum, Spectrum], energy: float) -> None:
         self.spectra = spectra
-        self.number = torch.stack([spectrum.last_within(energy) for spectrum in spectra]).amax().clamp(min=1)
-        self.inverses = [spectrum.inverses(self.number) for spectrum in spectra]
+        self.number = torch.stack([_last_within(spectrum, energy) for spectrum in spectra]).amax().clamp(min=1)
+        self.inverses = [_inverses(spectrum, self.number) for spectrum in spectra]
         # column c of an inverse is the matrix of eigenvectors times row c of this
         self.rows = [s.vectors * inverse for s, inverse in zip(spectra, self.inverses, strict=True)]
         self.overlap = spectra[0].vectors.T @ spectra[1].vectors
@@ -192,7 +167,7 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
     energy, *weights = options
     rows = [_with_ones(tensor.to(sum_dtype(tensor.device))) for tensor in tensors]
     poison = 0 * (rows[0].sum() + rows[1].sum())
-    comparison = _Comparison((_of_rows(rows[0]), _of_rows(rows[1])), energy)
+    comparison = _Comparison((spectrum_of_rows(rows[0]), spectrum_of_rows(rows[1])), energy)
     results = [comparison.value(*weights) + poison]
     for domain, x in enumerate(rows):
         if needed[domain]:
@@ -289,7 +264,7 @@ class InverseGramAlignmentLoss(MomentsMetric):
     def _of_moments(self, source: Moments, target: Moments) -> Tensor:
         grams = [_gram(domain) for domain in (source, target)]
         poison = 0 * (grams[0].sum() + grams[1].sum())
-        first, second = (_of_matrix(gram, len(gram)) for gram in grams)
+        first, second = (spectrum_of_matrix(gram, len(gram)) for gram in grams)
         return _Comparison((first, second), self.energy).value(self.angle_weight, self.scale_weight) + poison
 
 

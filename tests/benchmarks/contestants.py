@@ -278,6 +278,14 @@ def plain_frechet(source: Tensor, target: Tensor) -> Tensor:
     return distance
 
 
+def plain_subspace(source: Tensor, target: Tensor) -> Tensor:
+    """The formula as one writes it down."""
+    bases = [torch.linalg.svd(features.T, full_matrices=False)[0] for features in (source, target)]
+    p, cosines, q = torch.linalg.svd(bases[0].T @ bases[1])
+    value: Tensor = (1 - cosines.square()).sqrt().sum() + 0.1 * (p.abs() - q.T.abs()).norm()
+    return value
+
+
 def plain_inverse_gram(source: Tensor, target: Tensor) -> Tensor:
     """The formula as one writes it down, with pseudoinverses of the Gram matrices."""
     ones = [torch.cat([torch.ones(len(features), 1), features], 1) for features in (source, target)]
@@ -628,6 +636,16 @@ def _(n: int, d: int) -> Step:
 @contestant("DARE-GRAM", "plain autograd")
 def _(n: int, d: int) -> Step:
     return step(plain_inverse_gram, *leaves(n, d))
+
+
+@contestant("RSD", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.representation_subspace_distance, *leaves(n, d))
+
+
+@contestant("RSD", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_subspace, *leaves(n, d))
 
 
 @contestant("DANN", "adaption")

@@ -217,6 +217,7 @@ PROMISES: dict[str, tuple[float, str, Callable[[], float]]] = {
         "",
         lambda: beside_plain("DARE-GRAM", 128, 256),
     ),
+    "RSD, 128 x 256: time over plain autograd in float32": (1.8, "", lambda: beside_plain("RSD", 128, 256)),
     "MCC, 128 x 31: time over plain autograd": (0.9, "", lambda: beside_plain("MCC", 128, 31)),
     "MCC, 128 x 345: time over plain autograd": (0.3, "", lambda: beside_plain("MCC", 128, 345)),
     "entropy, 128 x 31: time over plain autograd": (1.1, "", lambda: beside_plain("entropy", 128, 31)),

@@ -130,6 +130,7 @@ LOSSES: dict[str, tuple[Callable[[], AdditiveMetric], Callable[..., tuple[Any, .
     "CMD": (lambda: adaption.CentralMomentDiscrepancyLoss(gather_distributed=True), _outputs),
     "CORAL": (lambda: adaption.CorrelationAlignmentLoss(gather_distributed=True), _outputs),
     "HoMM": (lambda: adaption.HigherOrderMomentMatchingLoss(gather_distributed=True), _outputs),
+    "RSD": (lambda: adaption.RepresentationSubspaceDistanceLoss(gather_distributed=True), _outputs),
     "JDOT": (lambda: adaption.JointDistributionOptimalTransportLoss(gather_distributed=True), _conditional),
     "sliced Wasserstein": (lambda: adaption.SlicedWassersteinLoss(4, gather_distributed=True), _outputs),
     "Sinkhorn": (lambda: adaption.SinkhornDivergenceLoss(gather_distributed=True), _weighted),

@@ -18,7 +18,7 @@ RANKS = 2
 # is a mean over pairs of samples, and so a sum like the others.
 NO_SUMS = {
     *("MMD", "MMD weighted", "MMD unbiased", "MMD pooled", "MMD random features", "BSP", "PADA"),
-    *("CMD", "CORAL", "CORAL unbiased", "Fréchet", "DARE-GRAM", "HoMM"),
+    *("CMD", "CORAL", "CORAL unbiased", "Fréchet", "DARE-GRAM", "HoMM", "RSD"),
     *("LMMD", "CDD", "JDOT", "JDOT unbalanced", "Sinkhorn", "AFN radius", "sliced Wasserstein"),
     *("JMMD", "JMMD thetas", "JMMD pooled", "JMMD pooled thetas"),
     *("CDAN+E", "CDAN+E sum", "CDAN+E none", "MCD marginal entropy", "MCD marginal entropy dense", "class balance"),

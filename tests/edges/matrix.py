@@ -318,6 +318,7 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, Any]]] = {
     "ProxyADistance": lambda *_: ("0", 0.0),
     "PseudoLabelLoss": lambda *_: ("0", 0.0),
     "RegressionMarginDisparityDiscrepancy": lambda *_: ("0", 0.0),
+    "RepresentationSubspaceDistanceLoss": lambda *_: ("0", 0.0),
     "SinkhornDivergenceLoss": lambda *_: ("0", 0.0),
     "SlicedWassersteinLoss": lambda *_: ("0", 0.0),
     "SoftNeighborhoodDensity": lambda *_: ("log(n - 1)", math.log(N - 1)),
@@ -383,6 +384,7 @@ EQUAL: dict[str, Callable[[Case, dict[str, Any]], tuple[str, float]]] = {
     "DomainAccuracy": lambda *_: ("0.5", 0.5),
     "HigherOrderMomentMatchingLoss": lambda *_: ("0", 0.0),
     "ProxyADistance": lambda *_: ("0", 0.0),
+    "RepresentationSubspaceDistanceLoss": lambda *_: ("0", 0.0),
     "SinkhornDivergenceLoss": lambda *_: ("0", 0.0),
     "SlicedWassersteinLoss": lambda *_: ("0", 0.0),
 }
@@ -414,10 +416,12 @@ def duplicated_rows(case: Case) -> str:
 @edge("norm 1e-20", "Values")
 def tiny(case: Case) -> str:
     """Every sample that the loss looks at has norm 1e-20. A bandwidth taken from the features makes MMD and JMMD blind
-    to scale; to all others this is the same as 0. What cannot be probabilities is refused."""
+    to scale, and RSD sees directions only; to all others this is the same as 0. What cannot be probabilities is
+    refused."""
     batch = case.batch(N, N)
     found = outcome(case, of_norm(case, batch, 1e-20))
-    if is_kernel(case) and isinstance(setting(case, "bandwidth"), str):
+    sees_no_sizes = isinstance(case.build(), adaption.RepresentationSubspaceDistanceLoss)
+    if sees_no_sizes or (is_kernel(case) and isinstance(setting(case, "bandwidth"), str)):
         if setting(case, "thetas") is not None:
             return FINITE  # a theta with a bias sees the tiny layer as constant
         close(found.value, outcome(case, of_norm(case, batch, 1.0)).value, 1e-4)

@@ -277,6 +277,7 @@ def test_bounds_of_zero_are_reached() -> None:
         (adaption.CorrelationAlignmentLoss(), equal, equal),
         (adaption.CentralMomentDiscrepancyLoss(), equal, equal),
         (adaption.HigherOrderMomentMatchingLoss(), equal, equal),
+        (adaption.RepresentationSubspaceDistanceLoss(), sure[:2], sure[:2]),
         (adaption.FrechetDistanceLoss(), equal, equal),
         (adaption.InverseGramAlignmentLoss(), equal, equal),
         (adaption.DomainAdversarialLoss(nn.Identity()), -right, right),

@@ -40,7 +40,10 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "_precision.py": (("hypothesis_family/test_mdd.py", "machinery"), "L2 or DANN or OSBP or MDD or entropy"),
     "_reduction.py": (("hypothesis_family/test_mdd.py", "ensemble"), "DANN or L2 or MDD or consistency"),
-    "_spectrum.py": (("features/test_bsp.py",), "BSP"),
+    "_spectrum.py": (
+        ("features/test_bsp.py", "features/test_inverse_gram.py", "features/test_subspace.py"),
+        "BSP or DARE-GRAM or RSD",
+    ),
     "_transport.py": (("features/test_sinkhorn.py", "conditional/test_jdot.py"), "Sinkhorn or JDOT"),
     "_unmoved.py": (("machinery/test_modules_inside.py",), "DANN"),
     "adversarial/_discriminator.py": (("adversarial",), "DANN or ADDA"),
@@ -80,6 +83,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "features/sinkhorn.py": (("features/test_sinkhorn.py",), "inkhorn"),
     "features/sliced_wasserstein.py": (("features/test_sliced_wasserstein.py",), "liced"),
+    "features/subspace.py": (("features/test_subspace.py",), "RSD or ubspace"),
     "hypothesis/mcd.py": (("hypothesis_family/test_mcd.py",), "MCD or ClassifierDisc or arginal"),
     "hypothesis/mdd.py": (("hypothesis_family/test_mdd.py",), "MDD or argin or shift_log"),
     "hypothesis/regda.py": (

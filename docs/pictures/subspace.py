@@ -28,7 +28,8 @@ def draw() -> Figure:
     left.plot([-1, 1], [0, 0], color=GREY, lw=1, ls="--")
     bare(left, "what the features span")
     angles = torch.arange(0.0, 91.0, 3.0).tolist()
-    turned.plot(angles, [representation_subspace_distance(plane(0.0), plane(angle)) for angle in angles], color=GOOD)
+    ends = [(plane(0.0), plane(angle)) for angle in angles]
+    turned.plot(angles, [representation_subspace_distance(*pair, bases_weight=0.0) for pair in ends], color=GOOD)
     turned.set(xlabel="angle in degrees", title="the value", xticks=[0, 30, 60, 90])
     source, target = torch.randn(16, 64), torch.randn(16, 64)
     factors = torch.linspace(0.25, 2, 30).tolist()

@@ -100,7 +100,8 @@ def fit(
             loss.backward()
             optimizer.step()
             method.after_step(optimizer)
-            yardstick.update(batch["source"], batch["target"])
+            if len(batch["target"]) > 1:  # it compares samples of one domain with each other, too
+                yardstick.update(batch["source"], batch["target"])
         history["distance"].append(yardstick.compute()["mmd"].item())
         seen = {metric: loss for metric, loss in method.metrics.items() if loss.update_called}
         history["losses"].append({metric: loss.compute().item() for metric, loss in seen.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import importlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ CENTRES = np.random.default_rng(1).normal(size=(3, 6)) * 2
 
 
 @pytest.fixture
-def own_data(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def own_data(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """The command, with its options in a list."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     command = importlib.import_module("own_data.__main__")
@@ -28,10 +28,7 @@ def own_data(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         monkeypatch.setattr("sys.argv", ["own", *map(str, options)])
         command.main()
 
-    threads, generator = torch.get_num_threads(), torch.get_rng_state()
-    yield run
-    torch.set_num_threads(threads)
-    torch.set_rng_state(generator)
+    return run
 
 
 def tables(shift: float) -> dict[str, Any]:
@@ -72,7 +69,9 @@ def written(folder: Path, kind: str, **changes: Any) -> tuple[Path, Path]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_file_of_each_kind(own_data: Any, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_of_each_kind(
+    own_data: Callable[..., None], tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, target = written(tmp_path, kind, labelled=kind == "tables")
     out = tmp_path / "out"
     own_data("--source", source, "--target", target, "--minutes", 0.01, "--seeds", 1, "--weights", 1, "--out", out)
@@ -98,8 +97,8 @@ def test_a_file_of_each_kind(own_data: Any, tmp_path: Path, kind: str, capsys: p
     assert control == source_only  # the same network, step by step
 
 
-def test_a_table_with_names(own_data: Any, tmp_path: Path) -> None:
-    """Classes are words, the target has its columns in another order, and a row more than the label says."""
+def test_a_table_with_names(own_data: Callable[..., None], tmp_path: Path) -> None:
+    """Classes are words, and the target has its columns in another order and no labels."""
     names = ["idle", "running", "worn"]
     for name, shift, columns in (("source", 0.0, "abcdef"), ("target", 1.0, "fedcba")):
         data = tables(shift)
@@ -120,7 +119,7 @@ def test_a_table_with_names(own_data: Any, tmp_path: Path) -> None:
     assert rows == {"source only", "control", "MMD", "MCC"}
 
 
-def test_it_does_not_adapt_where_there_is_no_shift(own_data: Any, tmp_path: Path) -> None:
+def test_it_does_not_adapt_where_there_is_no_shift(own_data: Callable[..., None], tmp_path: Path) -> None:
     source, target = written(tmp_path, "tables", target_X=tables(0.0)["X"] + 1e-3)
     own_data("--source", source, "--target", target, "--minutes", 0.01, "--seeds", 1, "--weights", 1, "--out", tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
@@ -155,7 +154,7 @@ def test_the_rule_leaves_out_collapsed_models_and_says_what_it_doubts(monkeypatc
 
 
 def test_what_was_trained_is_written_when_the_user_stops(
-    own_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_data: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training = importlib.import_module("own_data.training")
     train, begun = training.Trainer.train, []
@@ -175,7 +174,7 @@ def test_what_was_trained_is_written_when_the_user_stops(
     assert "Stopped by the user." in results["notes"]
 
 
-def test_a_network_of_the_users(own_data: Any, tmp_path: Path) -> None:
+def test_a_network_of_the_users(own_data: Callable[..., None], tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from torch import nn\n\n\ndef make(shape, outputs):\n"
         "    return nn.Sequential(nn.Linear(shape[0], 12), nn.ReLU()), nn.Linear(12, outputs)\n"
@@ -202,7 +201,11 @@ def test_a_network_of_the_users(own_data: Any, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_trained_on_is_refused_in_a_sentence(
-    own_data: Any, tmp_path: Path, changes: dict[str, Any], sentence: str, capsys: pytest.CaptureFixture[str]
+    own_data: Callable[..., None],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     source, target = written(tmp_path, "tables", **changes)
     with pytest.raises(SystemExit, match="2"):
@@ -224,7 +227,7 @@ def test_what_cannot_be_trained_on_is_refused_in_a_sentence(
     ],
 )
 def test_tables_that_are_refused(
-    own_data: Any, tmp_path: Path, text: str, sentence: str, capsys: pytest.CaptureFixture[str]
+    own_data: Callable[..., None], tmp_path: Path, text: str, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = "a,b,y\n" + "1,2,0\n2,3,1\n" * 30
     swapped = "lacks" in sentence
@@ -236,7 +239,9 @@ def test_tables_that_are_refused(
     assert sentence in " ".join(capsys.readouterr().err.split())
 
 
-def test_files_that_are_not_there(own_data: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_that_are_not_there(
+    own_data: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source, _ = written(tmp_path, "tables")
     (tmp_path / "text.npz").write_text("no archive")
     np.savez(tmp_path / "other.npz", x=np.zeros((30, 2)))

@@ -124,7 +124,8 @@ def _by_confusion(confusion: Tensor, named: Tensor) -> Tensor:
 def _by_likelihood(counts: Tensor, probabilities: Tensor) -> Tensor:
     """From the counts of the source's classes, and the probabilities of each target sample."""
     source = counts / counts.sum()
-    odds = torch.where(source > 0, probabilities / torch.where(source > 0, source, 1), 0)
+    inverse = torch.where(source > 0, 1 / torch.where(source > 0, source, 1), 0)
+    odds = probabilities * inverse
     proportions = source
     for _ in range(_MOST_STEPS):
         before, joint = proportions, odds * proportions
@@ -134,8 +135,7 @@ def _by_likelihood(counts: Tensor, probabilities: Tensor) -> Tensor:
         proportions = shares.sum(0) / seen.sum().clamp(min=1)
         if not bool((proportions - before).abs().amax() > _TOLERANCE):
             break
-    proportions = torch.where(proportions <= _NOTHING, 0, proportions)
-    return torch.where(source > 0, proportions / torch.where(source > 0, source, 1), 0) + 0 * proportions.sum()
+    return torch.where(proportions <= _NOTHING, 0, proportions) * inverse
 
 
 class LabelShiftWeights(AdditiveMetric):

@@ -101,10 +101,9 @@ def table(results: dict[str, list[dict[str, float]]]) -> Table:
         shown.add_column(column, justify="right")
     for name, runs in results.items():
         mean, deviation = mean_and_deviation([100 * run["accuracy"] for run in runs])
+        mmd, _ = mean_and_deviation([run["mmd"] for run in runs])
         dann = [run["dann_epoch"] for run in runs if "dann_epoch" in run]
-        figures = [
-            f"{mean_and_deviation(values)[0]:.3f}" if values else "" for values in ([run["mmd"] for run in runs], dann)
-        ]
+        figures = f"{mmd:.3f}", f"{mean_and_deviation(dann)[0]:.3f}" if dann else ""
         shown.add_row(name, f"{mean:.1f} ± {deviation:.1f}", *figures)
     return shown
 

@@ -54,6 +54,18 @@ class GlobalBatchMetric(AdditiveMetric):
             raise RuntimeError(msg)
 
 
+class BatchMeanMetric(GlobalBatchMetric):
+    """A loss whose epoch value is the mean of its batches' values, each of which `_statistics` returns beside a 1."""
+
+    def __init__(self, *, gather_distributed: bool = False, **kwargs: Any) -> None:
+        super().__init__(gather_distributed=gather_distributed, **kwargs)
+        self._keep_sums("values", "num_batches")
+
+    def _value(self, *statistics: Tensor) -> Tensor:
+        values, num_batches = statistics
+        return values / num_batches
+
+
 def gather_batch(caller: str, batch: dict[str, Any], group: Any = None) -> tuple[Any, ...]:
     r"""The arguments of a batch, each a tensor, a list of tensors or None, with the rows of all ranks in rank order.
 

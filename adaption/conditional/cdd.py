@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaption._global_batch import GlobalBatchMetric
+from adaption._global_batch import BatchMeanMetric
 from adaption._kernels import Bandwidth, class_form
 from adaption._metric import Statistics
 from adaption._precision import full_precision
@@ -104,7 +104,7 @@ def _occurrences(labels: Tensor, among: Tensor) -> Tensor:
     return torch.searchsorted(ordered, labels, right=True) - torch.searchsorted(ordered, labels)
 
 
-class ContrastiveDomainDiscrepancyLoss(GlobalBatchMetric):
+class ContrastiveDomainDiscrepancyLoss(BatchMeanMetric):
     r"""Contrastive domain discrepancy (CDD, CAN); minimising it moves each class to its own, and away from the others.
 
     The formula is that of :func:`adaption.functional.contrastive_domain_discrepancy`. There is no adversary: the
@@ -158,7 +158,6 @@ class ContrastiveDomainDiscrepancyLoss(GlobalBatchMetric):
         super().__init__(gather_distributed=gather_distributed, **kwargs)
         self.num_kernels = num_kernels
         self.bandwidth = bandwidth
-        self._keep_sums("values", "num_batches")
 
     def update(
         self, source_features: Tensor, source_labels: Tensor, target_features: Tensor, target_labels: Tensor
@@ -176,7 +175,3 @@ class ContrastiveDomainDiscrepancyLoss(GlobalBatchMetric):
             target_labels=target_labels,
         )
         return contrastive_domain_discrepancy(*batch, num_kernels=self.num_kernels, bandwidth=self.bandwidth), 1
-
-    def _value(self, *statistics: Tensor) -> Tensor:
-        values, num_batches = statistics
-        return values / num_batches

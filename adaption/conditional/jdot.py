@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adaption import _checks
 from adaption._closed_form import ClosedForm
-from adaption._global_batch import GlobalBatchMetric
+from adaption._global_batch import BatchMeanMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision
 from adaption._states import sum_dtype
@@ -133,7 +133,7 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
 _cost_of_the_plan = ClosedForm("joint_transport", _evaluate)
 
 
-class JointDistributionOptimalTransportLoss(GlobalBatchMetric):
+class JointDistributionOptimalTransportLoss(BatchMeanMetric):
     r"""Joint distribution optimal transport (JDOT, DeepJDOT, JUMBOT); minimising it moves classes to their own.
 
     The formula is that of :func:`adaption.functional.joint_distribution_optimal_transport`. There is no
@@ -200,7 +200,6 @@ class JointDistributionOptimalTransportLoss(GlobalBatchMetric):
         self.regularization = regularization
         self.max_iters = max_iters
         self.marginal_penalty = marginal_penalty
-        self._keep_sums("values", "num_batches")
 
     def update(
         self, source_features: Tensor, source_labels: Tensor, target_features: Tensor, target_logits: Tensor
@@ -229,7 +228,3 @@ class JointDistributionOptimalTransportLoss(GlobalBatchMetric):
             marginal_penalty=self.marginal_penalty,
         )
         return value, 1
-
-    def _value(self, *statistics: Tensor) -> Tensor:
-        total, number = statistics
-        return total / number

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adaption import _checks
 from adaption._closed_form import ClosedForm
-from adaption._global_batch import GlobalBatchMetric
+from adaption._global_batch import BatchMeanMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision
 from adaption._spectrum import gram_matrix, leading_vectors
@@ -97,7 +97,7 @@ def _like_factors(features: Tensor, options: list[float]) -> Tensor:
 _spectral_energy = ClosedForm("spectral_energy", _evaluate, gradient=_gradient, like=_like_factors)
 
 
-class BatchSpectralPenalizationLoss(GlobalBatchMetric):
+class BatchSpectralPenalizationLoss(BatchMeanMetric):
     r"""Batch spectral penalization: shrinks the largest singular values, so that no few directions dominate.
 
     The formula is that of :func:`adaption.functional.batch_spectral_penalization`. There is no adversary: the
@@ -143,7 +143,6 @@ class BatchSpectralPenalizationLoss(GlobalBatchMetric):
         _checks.count("num_singular_values", num_singular_values)
         super().__init__(gather_distributed=gather_distributed, **kwargs)
         self.num_singular_values = num_singular_values
-        self._keep_sums("values", "num_batches")
 
     def update(self, source_features: Tensor, target_features: Tensor) -> None:
         """Add a batch to the epoch value."""
@@ -157,7 +156,3 @@ class BatchSpectralPenalizationLoss(GlobalBatchMetric):
             source_features, target_features, num_singular_values=self.num_singular_values
         )
         return penalty, 1
-
-    def _value(self, *statistics: Tensor) -> Tensor:
-        total, number = statistics
-        return total / number

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adaption import _checks
 from adaption._closed_form import ClosedForm
-from adaption._global_batch import GlobalBatchMetric
+from adaption._global_batch import BatchMeanMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision
 from adaption._states import sum_dtype
@@ -121,7 +121,7 @@ def _mean(powers: Tensor, products: Tensor) -> Tensor:
 _distance = ClosedForm("higher_order_moment_matching", _evaluate)
 
 
-class HigherOrderMomentMatchingLoss(GlobalBatchMetric):
+class HigherOrderMomentMatchingLoss(BatchMeanMetric):
     r"""Higher-order moment matching (HoMM): minimising it gives the products of several features equal means.
 
     There is no adversary: the feature extractor minimises the value together with the task loss. It sees what CORAL
@@ -170,7 +170,6 @@ class HigherOrderMomentMatchingLoss(GlobalBatchMetric):
         check_order(order)
         super().__init__(gather_distributed=gather_distributed, **kwargs)
         self.order = order
-        self._keep_sums("values", "num_batches")
 
     def update(self, source_features: Tensor, target_features: Tensor) -> None:
         """Add the value of a batch to the epoch."""
@@ -179,7 +178,3 @@ class HigherOrderMomentMatchingLoss(GlobalBatchMetric):
     def _statistics(self, source_features: Tensor, target_features: Tensor) -> Statistics:
         batch = self._global_batch(source_features=source_features, target_features=target_features)
         return higher_order_moment_matching(*batch, order=self.order), 1
-
-    def _value(self, *statistics: Tensor) -> Tensor:
-        values, num_batches = statistics
-        return values / num_batches

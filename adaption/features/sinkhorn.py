@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adaption import _checks
 from adaption._closed_form import ClosedForm
-from adaption._global_batch import GlobalBatchMetric
+from adaption._global_batch import BatchMeanMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision
 from adaption._states import sum_dtype
@@ -129,7 +129,7 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
 _divergence = ClosedForm("sinkhorn_divergence", _evaluate)
 
 
-class SinkhornDivergenceLoss(GlobalBatchMetric):
+class SinkhornDivergenceLoss(BatchMeanMetric):
     r"""Sinkhorn divergence between source and target features; minimising it carries one domain onto the other.
 
     The formula is that of :func:`adaption.functional.sinkhorn_divergence`. There is no adversary: the feature
@@ -188,7 +188,6 @@ class SinkhornDivergenceLoss(GlobalBatchMetric):
         super().__init__(gather_distributed=gather_distributed, **kwargs)
         self.regularization = regularization
         self.max_iters = max_iters
-        self._keep_sums("values", "num_batches")
 
     def update(
         self,
@@ -215,7 +214,3 @@ class SinkhornDivergenceLoss(GlobalBatchMetric):
         )
         value = sinkhorn_divergence(*batch, regularization=self.regularization, max_iters=self.max_iters)
         return value, 1
-
-    def _value(self, *statistics: Tensor) -> Tensor:
-        total, number = statistics
-        return total / number

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adaption import _checks
-from adaption._global_batch import GlobalBatchMetric
+from adaption._global_batch import BatchMeanMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision
 from adaption._unmoved import recomputing
@@ -147,7 +147,7 @@ def _hashed(number: Tensor) -> Tensor:
     return number >> 16 ^ number
 
 
-class SlicedWassersteinLoss(GlobalBatchMetric):
+class SlicedWassersteinLoss(BatchMeanMetric):
     r"""Sliced Wasserstein distance between source and target features; minimising it carries one onto the other.
 
     The formula is that of :func:`adaption.functional.sliced_wasserstein`. There is no adversary: the feature
@@ -201,7 +201,6 @@ class SlicedWassersteinLoss(GlobalBatchMetric):
         super().__init__(gather_distributed=gather_distributed, **kwargs)
         self.num_projections = num_projections
         self.directions = _Directions()
-        self._keep_sums("values", "num_batches")
 
     def update(self, source_features: Tensor, target_features: Tensor) -> None:
         """Add the value of a batch to the epoch."""
@@ -214,7 +213,3 @@ class SlicedWassersteinLoss(GlobalBatchMetric):
         check_pair(source_features, target_features)
         directions = self.directions(source_features.shape[1], self.num_projections, source_features)
         return sliced_wasserstein(source_features, target_features, directions), 1
-
-    def _value(self, *statistics: Tensor) -> Tensor:
-        total, number = statistics
-        return total / number

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adaption import _checks
 from adaption._closed_form import ClosedForm
-from adaption._global_batch import GlobalBatchMetric
+from adaption._global_batch import BatchMeanMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision
 from adaption._spectrum import finite, spectrum_of_rows
@@ -166,7 +166,7 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
 _distance = ClosedForm("representation_subspace_distance", _evaluate)
 
 
-class RepresentationSubspaceDistanceLoss(GlobalBatchMetric):
+class RepresentationSubspaceDistanceLoss(BatchMeanMetric):
     r"""Representation subspace distance (RSD): minimising it turns the subspaces of both domains into one.
 
     There is no adversary: the feature extractor minimises the value together with the task loss. It is made for
@@ -216,7 +216,6 @@ class RepresentationSubspaceDistanceLoss(GlobalBatchMetric):
         check_weight(bases_weight)
         super().__init__(gather_distributed=gather_distributed, **kwargs)
         self.bases_weight = bases_weight
-        self._keep_sums("values", "num_batches")
 
     def update(self, source_features: Tensor, target_features: Tensor) -> None:
         """Add the value of a batch to the epoch."""
@@ -225,7 +224,3 @@ class RepresentationSubspaceDistanceLoss(GlobalBatchMetric):
     def _statistics(self, source_features: Tensor, target_features: Tensor) -> Statistics:
         batch = self._global_batch(source_features=source_features, target_features=target_features)
         return representation_subspace_distance(*batch, bases_weight=self.bases_weight), 1
-
-    def _value(self, *statistics: Tensor) -> Tensor:
-        values, num_batches = statistics
-        return values / num_batches

@@ -16,6 +16,8 @@ from adaption.distance.domain_accuracy import DomainAccuracy, ProxyADistance
 from adaption.distance.mmd_test import MaximumMeanDiscrepancyTest
 from adaption.ensemble.class_balance import ClassBalanceLoss
 from adaption.ensemble.consistency import ConsistencyLoss, L2ConsistencyLoss
+from adaption.ensemble.mutual_information import MutualInformationLoss
+from adaption.ensemble.vat import VirtualAdversarialLoss
 from adaption.features.bsp import BatchSpectralPenalizationLoss
 from adaption.features.cmd import CentralMomentDiscrepancyLoss
 from adaption.features.coral import CorrelationAlignmentLoss
@@ -87,6 +89,7 @@ __all__ = [
     "MaximumMeanDiscrepancyLoss",
     "MaximumMeanDiscrepancyTest",
     "MinimumClassConfusionLoss",
+    "MutualInformationLoss",
     "NuclearNormMaximizationLoss",
     "ProxyADistance",
     "PseudoLabelLoss",
@@ -97,5 +100,6 @@ __all__ = [
     "SlicedWassersteinLoss",
     "SoftNeighborhoodDensity",
     "UnknownClassBinaryCrossEntropy",
+    "VirtualAdversarialLoss",
     "collect_classification_results",
 ]

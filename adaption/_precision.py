@@ -27,7 +27,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
             args = cast("Any", _at_least_float32(args))
             kwargs = cast("Any", {name: _at_least_float32(arg) for name, arg in kwargs.items()})
         device_type = tensors[0].device.type if tensors else "cpu"
-        if not _autocasts(device_type):
+        if not autocasts(device_type):
             return function(*args, **kwargs)
         with torch.autocast(device_type, enabled=False):
             return function(*args, **kwargs)
@@ -35,7 +35,8 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def _autocasts(device_type: str) -> bool:
+def autocasts(device_type: str) -> bool:
+    """Whether autocast is at work on a kind of device."""
     return device_type != "meta" and torch.is_autocast_enabled(device_type)  # for a meta tensor torch raises here
 
 
@@ -62,7 +63,7 @@ def as_parameters(module: object, features: Tensor) -> Tensor:
     Where these are of several floating types, or of one that is for storage alone, the module itself knows what it
     takes; integers, as quantised layers have them, say nothing.
     """
-    if not isinstance(module, nn.Module) or _autocasts(features.device.type):
+    if not isinstance(module, nn.Module) or autocasts(features.device.type):
         return features
     parameters = module.parameters()
     first = next(parameters, None)

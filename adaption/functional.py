@@ -9,6 +9,7 @@ from adaption.conditional.jdot import joint_distribution_optimal_transport
 from adaption.conditional.lmmd import local_maximum_mean_discrepancy
 from adaption.ensemble.class_balance import class_balance_loss
 from adaption.ensemble.consistency import consistency_loss, l2_consistency_loss
+from adaption.ensemble.mutual_information import mutual_information
 from adaption.features.bsp import batch_spectral_penalization
 from adaption.features.cmd import central_moment_discrepancy
 from adaption.features.coral import correlation_alignment
@@ -72,6 +73,7 @@ __all__ = [
     "maximum_mean_discrepancy",
     "median_bandwidth",
     "minimum_class_confusion",
+    "mutual_information",
     "nuclear_norm_maximization",
     "pseudo_label_loss",
     "regression_disparity",

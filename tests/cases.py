@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from formulas import FORMULAS, evidence, random_features
+from formulas import FORMULAS, evidence, random_features, virtual_adversarial
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
@@ -152,6 +152,10 @@ def with_candidates(n: int, _: int) -> tuple[Tensor, list[Tensor]]:
     return torch.randn(n, CLASSES, 2), [torch.randn(n, CLASSES, 2) for _ in range(3)]
 
 
+def samples(n: int, _: int) -> tuple[Tensor]:
+    return (torch.randn(n, WIDTH),)
+
+
 def dense_logits(n: int, _: int) -> tuple[Tensor]:
     return (torch.randn(n, WIDTH, 2, 3),)
 
@@ -199,6 +203,12 @@ def seeded(build: Callable[[], Any]) -> Any:
 def discriminator(width: int = WIDTH) -> nn.Module:
     """Without batch normalisation and dropout: the value of a sample does not depend on its batch."""
     module: nn.Module = seeded(lambda: DomainDiscriminator(width, 8, batch_norm=False))
+    return module
+
+
+def classifier() -> nn.Module:
+    """Of two classes and linear: whatever the direction, the worst change is along the normal of the boundary."""
+    module: nn.Module = seeded(lambda: nn.Linear(WIDTH, 2))
     return module
 
 
@@ -683,6 +693,13 @@ CASES = [
         looked_at=(0,),
         epoch="cat",
     ),
+    Case(  # in evaluation, where the direction that it starts from is always the same
+        "VAT",
+        lambda: adaption.VirtualAdversarialLoss(classifier()).eval(),
+        samples,
+        virtual_adversarial,
+        looked_at=(0,),
+    ),
     Case("consistency scalar", lambda: adaption.ConsistencyLoss(F.l1_loss), two_predictions, _consistency),
     Case("consistency masked", lambda: adaption.ConsistencyLoss(cosine), masked_predictions, _consistency),
     Case("consistency L2", adaption.L2ConsistencyLoss, masked_predictions, _consistency),
@@ -695,6 +712,18 @@ CASES = [
         two_dense_predictions,
         _consistency,
         epoch="cat",
+    ),
+    Case(
+        "mutual information",
+        adaption.MutualInformationLoss,
+        two_predictions,
+        lambda _, *batch: functional.mutual_information(*batch),
+    ),
+    Case(
+        "mutual information dense",
+        adaption.MutualInformationLoss,
+        two_dense_predictions,
+        lambda _, *batch: functional.mutual_information(*batch),
     ),
     Case(
         "class balance",

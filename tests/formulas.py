@@ -509,6 +509,30 @@ def l2_consistency(metric: Any, student: Tensor, teacher: Tensor, mask: Tensor |
     return reduced(metric.reduction, kept((student - teacher).square().sum(1), mask))
 
 
+def virtual_adversarial(metric: Any, inputs: Tensor, logits: Tensor | None = None) -> Tensor:
+    """Miyato et al. 2018, equations (5), (6) and (12), from the direction that all samples have in evaluation."""
+    p = (metric.model(inputs) if logits is None else logits).softmax(1).detach()
+
+    def divergence(change: Tensor, at: Tensor) -> Tensor:
+        value: Tensor = (p * (p / metric.model(at + change).softmax(1)).log()).sum(1).mean()
+        return value
+
+    d = metric.directions(inputs[0].numel(), 1, inputs).T.to(inputs).view(1, *inputs.shape[1:]).expand_as(inputs)
+    for _ in range(metric.num_iterations):
+        gradient = torch.func.grad(divergence)(metric.xi * d, inputs.detach()).detach()
+        d = gradient / gradient.flatten(1).norm(dim=1).view(-1, *[1] * (inputs.ndim - 1))
+    return divergence(metric.epsilon * d, inputs)
+
+
+def mutual_information(_: Any, predictions1: Tensor, predictions2: Tensor) -> Tensor:
+    """Ji et al. 2019, equation (3) and its code: of the outer products and their transpose, divided by their sum."""
+    rows = [p.movedim(1, -1).reshape(-1, p.shape[1]) for p in (predictions1, predictions2)]
+    products = torch.einsum("nk,nl->nkl", *rows).mean(0)
+    joint = (products + products.T) / 2 / products.sum()
+    value: Tensor = -(joint * (joint / torch.outer(joint.sum(1), joint.sum(0))).log()).sum()
+    return value
+
+
 def class_balance(_: Any, predictions: Tensor) -> Tensor:
     p, uniform = by_class(predictions), 1 / predictions.shape[1]
     return -(uniform * p.log() + (1 - uniform) * (1 - p).log()).mean()
@@ -709,6 +733,8 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "PseudoLabelLoss": pseudo_label,
     "ConsistencyLoss": consistency,
     "L2ConsistencyLoss": l2_consistency,
+    "VirtualAdversarialLoss": virtual_adversarial,
+    "MutualInformationLoss": mutual_information,
     "ClassBalanceLoss": class_balance,
     "ClassWeightModule": class_weights,
     "LabelShiftWeights": label_shift,

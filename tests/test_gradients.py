@@ -14,6 +14,7 @@ import pytest
 import torch
 from cases import (
     CASES,
+    CLASSES,
     WIDTH,
     Case,
     cast,
@@ -22,6 +23,8 @@ from cases import (
     heads,
     heatmaps,
     layers,
+    samples,
+    seeded,
     tensors,
     tree_map,
     two_predictions,
@@ -29,7 +32,7 @@ from cases import (
     with_weights,
 )
 from formulas import FORMULAS, turned
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import adaption
@@ -48,6 +51,16 @@ def with_weights_of_layers(n: int, m: int) -> Any:
 
 def masked_by_shares(n: int, _: int) -> Any:
     return *two_predictions(n, n), torch.rand(n)
+
+
+def deep_vat(epsilon: float = 3.5, **settings: Any) -> adaption.VirtualAdversarialLoss:
+    """Of a network that is not linear, with several classes."""
+    model = seeded(lambda: nn.Sequential(nn.Linear(WIDTH, 5), nn.Tanh(), nn.Linear(5, CLASSES)))
+    return adaption.VirtualAdversarialLoss(model, epsilon, **settings).eval()
+
+
+def inputs_and_logits(n: int, m: int) -> Any:
+    return *samples(n, m), torch.randn(n, CLASSES)
 
 
 def kernels() -> list[Case]:
@@ -78,6 +91,8 @@ ROWS = [
         heads,
         "MDD regression",
     ),
+    row("VAT steps", lambda: deep_vat(num_iterations=3), samples, "VAT"),
+    row("VAT logits", lambda: deep_vat(1.0, xi=0.1), inputs_and_logits, "VAT"),
     row("consistency shares", adaption.L2ConsistencyLoss, masked_by_shares, "consistency L2"),
     row("PADA 1", lambda: adaption.ClassWeightModule(1.0), lambda _, m: (torch.randn(m, WIDTH),), "PADA"),
     row("OSBP 0", lambda: adaption.UnknownClassBinaryCrossEntropy(0.0), lambda n, _: (torch.randn(n, 4),), "OSBP"),

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics.utilities import rank_zero_warn
 
 from adaption import _checks, _reduction
+from adaption._passes import constants, passed
 from adaption._precision import as_parameters
 
 Discriminator = Callable[[Tensor], Tensor]
@@ -98,14 +99,7 @@ def _fixed(discriminator: Discriminator, samples: Tensor) -> Tensor:
     """What a discriminator says with constants for parameters: `requires_grad` of its own is the user's alone."""
     if not isinstance(discriminator, nn.Module) or isinstance(discriminator, torch.jit.ScriptModule):
         return discriminator(samples)
-    constants = {
-        f"{path}.{name}".lstrip("."): parameter.detach()
-        for path, module in discriminator.named_modules()
-        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
-        if type(parameter) is nn.Parameter  # others, shards or not yet initialised, are held by what made them
-    }
-    # each place once: torch, left to find the places itself, leaves the constants in a module that is used twice
-    logits: Tensor = torch.func.functional_call(discriminator, constants, (samples,), tie_weights=False)
+    logits: Tensor = passed(discriminator, constants(discriminator), samples)
     return logits
 
 

@@ -350,6 +350,25 @@ def plain_nuclear_norm(logits: Tensor) -> Tensor:
     return -norm / largest
 
 
+def plain_mutual_information(logits: Tensor, others: Tensor) -> Tensor:
+    """The formula as one writes it down."""
+    joint = logits.softmax(1).T @ others.softmax(1)
+    joint = (joint + joint.T) / (2 * joint.sum())
+    marginal = joint.sum(0)
+    value: Tensor = -(joint * (joint / (marginal[:, None] * marginal)).log()).sum()
+    return value
+
+
+def plain_vat(model: nn.Module, inputs: Tensor) -> Tensor:
+    """The formula as one writes it down, for a network without dropout and batch normalisation."""
+    with torch.no_grad():
+        p = model(inputs).softmax(1)
+    direction = F.normalize(torch.randn_like(inputs)).requires_grad_()
+    loss = F.kl_div(model(inputs + 1e-3 * direction).log_softmax(1), p, reduction="batchmean")
+    (gradient,) = torch.autograd.grad(loss, direction)
+    return F.kl_div(model(inputs + 3.5 * F.normalize(gradient)).log_softmax(1), p, reduction="batchmean")
+
+
 def floor(source: Tensor, target: Tensor) -> None:
     """What no full-size implementation goes below: one product for the distances, one exp, one for the gradient."""
     with torch.no_grad():
@@ -754,6 +773,47 @@ def _(n: int, d: int) -> Step:
 def _(n: int, d: int) -> Step:
     entropy, diversity = pytorch_adapt("entropy_loss").EntropyLoss(), pytorch_adapt("diversity_loss").DiversityLoss()
     return step(lambda logits: entropy(logits) + diversity(logits), leaves(n, d)[1])
+
+
+@contestant("mutual information", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(lambda z, y: functional.mutual_information(z.softmax(1), y.softmax(1)), *leaves(n, d))
+
+
+@contestant("mutual information", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_mutual_information, *leaves(n, d))
+
+
+def hidden_layers(d: int) -> nn.Module:
+    """A network of two hidden layers."""
+    return nn.Sequential(nn.Linear(d, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, CLASSES))
+
+
+def convolutions() -> nn.Module:
+    """A network of two convolutions, for images of 3 x 32 x 32 that are passed flat."""
+    return nn.Sequential(
+        *(nn.Unflatten(1, (3, 32, 32)), nn.Conv2d(3, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, CLASSES)),
+    )
+
+
+def vat_step(model: nn.Module, n: int, d: int) -> Step:
+    return step(adaption.VirtualAdversarialLoss(model), leaves(n, d)[0].detach())
+
+
+def plain_vat_step(model: nn.Module, n: int, d: int) -> Step:
+    return step(lambda inputs: plain_vat(model, inputs), leaves(n, d)[0].detach())
+
+
+@contestant("VAT", "adaption")
+def _(n: int, d: int) -> Step:
+    return vat_step(hidden_layers(d), n, d)
+
+
+@contestant("VAT", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return plain_vat_step(hidden_layers(d), n, d)
 
 
 @contestant("nuclear norm", "adaption")

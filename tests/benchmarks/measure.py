@@ -12,7 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.contestants import CONTESTANTS, SHIMS, Step, floor, leaves, plain_mmd, step
+from benchmarks.contestants import (
+    CONTESTANTS,
+    SHIMS,
+    Step,
+    convolutions,
+    floor,
+    leaves,
+    plain_mmd,
+    plain_vat_step,
+    step,
+    vat_step,
+)
 from torch.utils.benchmark import Timer
 from torchmetrics import Metric
 
@@ -231,6 +242,26 @@ PROMISES: dict[str, tuple[float, str, Callable[[], float]]] = {
         1.1,
         "",
         lambda: beside_plain("information", 128, 345),
+    ),
+    "VAT, 128 x 256, a network of two hidden layers: time over plain autograd": (
+        1.3,
+        "",
+        lambda: beside_plain("VAT", 128, 256),
+    ),
+    "VAT, 64 images of 3 x 32 x 32, two convolutions: time over plain autograd": (
+        1.1,
+        "",
+        lambda: ratio(*(make(convolutions(), 64, 3 * 32 * 32) for make in (vat_step, plain_vat_step))),
+    ),
+    "mutual information, 128 x 31: time over plain autograd": (
+        1.6,
+        "",
+        lambda: beside_plain("mutual information", 128, 31),
+    ),
+    "mutual information, 128 x 345: time over plain autograd": (
+        1.1,
+        "",
+        lambda: beside_plain("mutual information", 128, 345),
     ),
     "nuclear norm, 256 x 100: time over `torch.linalg.matrix_norm`": (
         1.0,

@@ -78,6 +78,11 @@ def _predictions(model: Model, source: Tensor, target: Tensor) -> tuple[Any, ...
     return (model.outputs(torch.cat([source, target])).softmax(1),)
 
 
+def _two_predictions(model: Model, source: Tensor, target: Tensor) -> tuple[Any, ...]:
+    (predictions,) = _predictions(model, source, target)
+    return predictions, predictions.square() / predictions.square().sum(1, keepdim=True)
+
+
 def _logits(model: Model, source: Tensor, target: Tensor) -> tuple[Any, ...]:
     return (model.outputs(torch.cat([source, target])),)
 
@@ -138,6 +143,7 @@ LOSSES: dict[str, tuple[Callable[[], AdditiveMetric], Callable[..., tuple[Any, .
     "DARE-GRAM": (lambda: adaption.InverseGramAlignmentLoss(gather_distributed=True), _outputs),
     "marginal entropy": (lambda: adaption.MarginalEntropyLoss(gather_distributed=True), _predictions),
     "marginal entropy dense": (lambda: adaption.MarginalEntropyLoss(gather_distributed=True), _dense_predictions),
+    "mutual information": (lambda: adaption.MutualInformationLoss(gather_distributed=True), _two_predictions),
     "class balance": (lambda: adaption.ClassBalanceLoss(CLASSES, gather_distributed=True), _predictions),
     "MCC": (lambda: adaption.MinimumClassConfusionLoss(gather_distributed=True), _logits),
     "information": (lambda: adaption.InformationMaximizationLoss(0.7, gather_distributed=True), _logits),

@@ -22,6 +22,7 @@ NO_SUMS = {
     *("LMMD", "CDD", "JDOT", "JDOT unbalanced", "Sinkhorn", "AFN radius", "sliced Wasserstein"),
     *("JMMD", "JMMD thetas", "JMMD pooled", "JMMD pooled thetas"),
     *("CDAN+E", "CDAN+E sum", "CDAN+E none", "MCD marginal entropy", "MCD marginal entropy dense", "class balance"),
+    *("mutual information", "mutual information dense"),
     *("MCC", "information", "information dense", "nuclear norm", "pseudo label share dense", "pseudo label share none"),
 }
 SUMMED = {

@@ -314,6 +314,7 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, Any]]] = {
     "MaximumMeanDiscrepancyTest": lambda case, _: _no_evidence(case),
     "MarginalEntropyLoss": lambda *_: ("log c", math.log(WIDTH)),
     "MinimumClassConfusionLoss": lambda *_: ("1 - 1/c", 1 - 1 / WIDTH),
+    "MutualInformationLoss": lambda *_: ("0", 0.0),
     "NuclearNormMaximizationLoss": lambda *_: ("-1/c", -1 / WIDTH),
     "ProxyADistance": lambda *_: ("0", 0.0),
     "PseudoLabelLoss": lambda *_: ("0", 0.0),
@@ -330,7 +331,8 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, Any]]] = {
 def equal_domains(case: Case) -> str:
     """Both domains, or both outputs for the same samples, are equal, and predictions are the labels. A distance is 0,
     and where it is smooth its gradient too; no discriminator does better than log 2, nor than guessing; the unbiased
-    MMD, whose mean is 0, is at most 0 here, and so is CDD, from which the distances between classes are taken off."""
+    MMD, whose mean is 0, is at most 0 here, and so are CDD, from which the distances between classes are taken off, and
+    the mutual information, whose sign is turned."""
     batch = case.batch(N, N)
     args = by_name(case, batch)
     first = {name: args.get(TWINS.get(name, name.replace("target", "source")), args[name]) for name in args}
@@ -342,6 +344,7 @@ def equal_domains(case: Case) -> str:
         adaption.ClassificationMarginDisparityDiscrepancy,
         adaption.ContrastiveDomainDiscrepancyLoss,
         adaption.MaximumMeanDiscrepancyTest,
+        adaption.MutualInformationLoss,
     )
     if setting(case, "estimator") == "unbiased" or isinstance(case.build(), at_most_0):
         return _at_most_0(case, found)
@@ -482,6 +485,7 @@ CERTAIN = {
     "consistency L2 sum": ("2 n", 2.0 * N),
     "consistency masked": ("1 / 2, half is masked", 0.5),
     "consistency scalar": ("2 / c", 2 / WIDTH),
+    "mutual information": ("-log 2", -math.log(2)),  # which of the two names which class is one of two cases
 }
 
 

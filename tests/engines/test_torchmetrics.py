@@ -253,14 +253,15 @@ def test_bounds_are_reached() -> None:
     uniform = torch.full((4, 5), 0.2, dtype=torch.float64)
     t = 0.3
     logits = torch.tensor([[0.0, 0.0, math.log(2 * t / (1 - t))]], dtype=torch.float64)  # the unknown has probability t
-    reached: list[tuple[Any, Any]] = [
+    reached: list[tuple[Any, ...]] = [
         (adaption.ClassBalanceLoss(5), uniform),
         (adaption.MarginalEntropyLoss(), uniform),
         (adaption.UnknownClassBinaryCrossEntropy(t), logits),
         (adaption.InformationMaximizationLoss(0.5), 1e3 * torch.eye(5, dtype=torch.float64)),
+        (adaption.MutualInformationLoss(), *2 * [torch.eye(5, dtype=torch.float64)]),
     ]
-    for metric, batch in reached:
-        assert metric(batch).item() == pytest.approx(metric.plot_lower_bound, rel=1e-12)
+    for metric, *batch in reached:
+        assert metric(*batch).item() == pytest.approx(metric.plot_lower_bound, rel=1e-12)
         assert metric.plot_lower_bound != 0
     assert adaption.UnknownClassBinaryCrossEntropy(0.0).plot_lower_bound == 0
 

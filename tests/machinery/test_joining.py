@@ -81,6 +81,7 @@ def probabilities(classes: int) -> tuple[Tensor]:
 CLASSES: dict[str, tuple[Callable[[], AdditiveMetric], Callable[[int], tuple[Any, ...]]]] = {
     "class weights": (adaption.ClassWeightModule, lambda classes: (torch.randn(4, classes),)),
     "marginal entropy": (adaption.MarginalEntropyLoss, probabilities),
+    "mutual information": (adaption.MutualInformationLoss, lambda classes: 2 * probabilities(classes)),
     "pooled MMD": (
         lambda: adaption.MaximumMeanDiscrepancyLoss(pooled=True),
         lambda width: (torch.randn(4, width), torch.randn(3, width)),

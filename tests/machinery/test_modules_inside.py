@@ -17,7 +17,7 @@ from adaption._metric import AdditiveMetric
 every_loss_with_modules = pytest.mark.parametrize("case", WITH_MODULES, ids=str)
 
 
-def unmoved(metric: AdditiveMetric, call: Callable[[], Any]) -> None:
+def unmoved(metric: Any, call: Callable[[], Any]) -> None:
     """Assert that a call moves no buffer, and replaces none."""
     before, buffers = copy.deepcopy(dict(metric.state_dict())), list(map(id, metric.buffers()))
     call()
@@ -32,6 +32,9 @@ def calls(metric: AdditiveMetric) -> list[int]:
 @every_loss_with_modules
 def test_a_batch_that_counts_moves_each_module_once(case: Case) -> None:
     metric = moving(case)
+    if case.name == "VAT":  # it asks a network that others train, and moves nothing of it
+        unmoved(metric.model, lambda: metric(*case.batch(4, 4)))
+        return
     metric(*case.batch(4, 4))
     first = calls(metric)
     assert first

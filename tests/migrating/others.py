@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import MagicMock
 
@@ -106,6 +107,56 @@ def theirs_sliced(source: Tensor, target: Tensor) -> Tensor:
     """The loss of pytorch-adapt, whose directions come from the global generator."""
     value: Tensor = pytorch_adapt("sliced_wasserstein").SlicedWasserstein()(source, target)
     return value
+
+
+def _vat_rows() -> list[Row]:
+    """VAT on samples on the boundary of two classes, where a change to either side costs the same."""
+    boundary = nn.Linear(WIDTH, 2, bias=False)
+    with torch.no_grad():
+        boundary.weight.copy_(draw(2, seed=4)[0] / WIDTH)
+        normal = F.normalize(boundary.weight[1] - boundary.weight[0], dim=0)
+        inputs = draw(32)[0] - (draw(32)[0] @ normal)[:, None] * normal
+
+    def theirs(model: nn.Module, **settings: float) -> Tensor:
+        value: Tensor = pytorch_adapt("vat_loss").VATLoss(**settings)(inputs, model(inputs), model)
+        return value.detach()
+
+    def ours(model: nn.Module) -> Tensor:
+        return adaption.VirtualAdversarialLoss(model, 8.0)(inputs).detach()
+
+    def gradient_after(vat: Callable[[nn.Module], Tensor]) -> Tensor:
+        model = nn.Linear(WIDTH, 2)
+        model.weight.grad = torch.ones_like(model.weight)
+        vat(model)
+        return torch.zeros(()) if model.weight.grad is None else model.weight.grad[0, 0]
+
+    def training_after(vat: Callable[[nn.Module], Tensor]) -> bool:
+        model = nn.Sequential(nn.BatchNorm1d(WIDTH), nn.Linear(WIDTH, 2)).eval()
+        vat(model)
+        return model[0].training
+
+    case, words = "VAT between two classes, length 8, ξ = 1e-3", "to either side of the boundary it is the same"
+    return [
+        Row(case, lambda: theirs(boundary, xi=1e-3), lambda: ours(boundary), words),
+        Row(
+            "the same with their default ξ = 1e-6",
+            lambda: theirs(boundary),
+            lambda: ours(boundary),
+            "rounding of float32 takes the direction of some samples; ours stays at 1e-3",
+        ),
+        Row(
+            "the gradient of a weight after VAT, 1 before it",
+            lambda: gradient_after(theirs),
+            lambda: gradient_after(ours),
+            "theirs clears what the user has gathered",
+        ),
+        Row(
+            "whether batch normalisation trains after VAT, in evaluation before it",
+            lambda: training_after(theirs),
+            lambda: training_after(ours),
+            "theirs puts all of it in training",
+        ),
+    ]
 
 
 def pytorch_adapt_rows() -> list[Row]:
@@ -266,6 +317,7 @@ def pytorch_adapt_rows() -> list[Row]:
             lambda: functional.nuclear_norm_maximization(first.bfloat16()),
             "torch has no decomposition in half precision; ours is in float64",
         ),
+        *_vat_rows(),
         Row(
             "`DANNHook`, what a step minimises, n = 32, m = 24",
             lambda: hook_step(

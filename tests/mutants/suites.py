@@ -22,6 +22,7 @@ ENGINE = ("features/test_engine.py", "features/test_mmd.py", "features/test_jmmd
 SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_checks.py": (("property/test_hostile.py", "hypothesis_family", "predictions", "layers", "adversarial"), ""),
     "_closed_form.py": ((*ENGINE, "features/test_bsp.py"), "BSP"),
+    "_directions.py": (("features/test_sliced_wasserstein.py", "ensemble/test_vat.py"), ""),
     "_distances.py": (ENGINE, ""),
     "_distributed.py": (("distributed", "machinery/test_joining.py"), ""),
     "_global_batch.py": (("distributed/test_gather.py", "distributed/test_gradients.py"), ""),
@@ -37,6 +38,10 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_states.py": (
         ("machinery", "engines/test_loading.py", "engines/test_torchmetrics.py"),
         "L2 or (DANN and none) or (MMD and pooled) or entropy or two-sample",
+    ),
+    "_passes.py": (
+        ("ensemble/test_vat.py", "adversarial/test_discriminator.py", "adversarial/test_adda.py"),
+        "VAT or DANN",
     ),
     "_precision.py": (("hypothesis_family/test_mdd.py", "machinery"), "L2 or DANN or OSBP or MDD or entropy"),
     "_reduction.py": (("hypothesis_family/test_mdd.py", "ensemble"), "DANN or L2 or MDD or consistency"),
@@ -65,6 +70,8 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "ensemble/class_balance.py": (("ensemble/test_class_balance.py",), "balance"),
     "ensemble/consistency.py": (("ensemble/test_consistency.py",), "onsistency"),
     "features/_random_features.py": (("features/test_random_features.py",), "random and features"),
+    "ensemble/vat.py": (("ensemble/test_vat.py",), "VAT or irtual"),
+    "ensemble/mutual_information.py": (("ensemble/test_mutual_information.py",), "utual"),
     "features/_moments.py": (
         ("features/test_moments.py", "features/test_coral.py", "features/test_cmd.py", "features/test_frechet.py"),
         "CORAL or CMD or chet or GRAM",

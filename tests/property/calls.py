@@ -112,6 +112,7 @@ FUNCTIONS: dict[str, Callable[[], Arguments]] = {
         heads() | {"source_disparity": cosine, "target_disparity": cosine, "margin": 2.0, "reduction": "mean"}
     ),
     "marginal_entropy": lambda: {"predictions": probabilities()},
+    "mutual_information": lambda: {"predictions1": probabilities(), "predictions2": probabilities()},
     "maximum_mean_discrepancy": lambda: two_domains("features", rows) | weights() | kernels(),
     "median_bandwidth": lambda: two_domains("features", rows),
     "regression_disparity": lambda: (

@@ -25,6 +25,7 @@ def distances(source: Tensor, target: Tensor) -> dict[str, Tensor]:
         "DARE-GRAM": F.inverse_gram_alignment,
         "Frechet": F.frechet_distance,
         "HoMM": F.higher_order_moment_matching,
+        "IIC": F.mutual_information,
         "RSD": F.representation_subspace_distance,
         "bandwidth": F.median_bandwidth,
     }

@@ -1,7 +1,7 @@
 """What the losses accept, and the wording of every error: argument, what must hold, what came, the likely repair.
 
-A check returns nothing and raises `TypeError` for a wrong type, `ValueError` for a wrong shape or value. Checks that
-would have to read a tensor's values are left out while `torch.compile` traces, where they would break the graph.
+A check returns nothing and raises `TypeError` for a wrong type, `ValueError` for a wrong shape or value. Values are
+looked at on the CPU only: on an accelerator that would wait for the device, and break the graph of `torch.compile`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+
+from adaption._host import readable
 
 # the page that explains, by its place in the sources until the project has an address; errors name a heading of it
 CONVENTIONS = "docs/conventions.md"
@@ -145,7 +147,7 @@ def probabilities(name: str, value: object) -> None:
     value = _of_classes(
         name, value, "probabilities", "Give a sigmoid's p its second class: `torch.cat([1 - p, p], 1)`."
     )
-    if torch.compiler.is_compiling():
+    if not readable(value):
         return
     value = value.detach()
     smallest, (low, high) = value.amin().item(), (bound.item() for bound in value.sum(1).aminmax())
@@ -164,7 +166,7 @@ def logits(name: str, value: object) -> None:
     repair = "Give a single logit z its second class: `torch.cat([torch.zeros_like(z), z], 1)`."
     value = _of_classes(name, value, "logits", repair)
     # in the first sample already, as in nearly all logits, something is negative
-    if torch.compiler.is_compiling() or not value.detach()[0].amin().item() >= 0:
+    if not readable(value) or not value.detach()[0].amin().item() >= 0:
         return
     sums = value.sum(1)
     # the logits of a single sample may have sum 1 by chance
@@ -206,7 +208,7 @@ def weights(name: str, value: object, samples: Tensor) -> None:
         )
         raise ValueError(msg)
     same_device("samples", samples, name, value)
-    if not torch.compiler.is_compiling() and bool((value < 0).any()):
+    if readable(value) and bool((value < 0).any()):
         msg = (
             f"`{name}` must not be negative, but its smallest entry is {value.min().item():g}. "
             "Clamp the weights, e.g. with `.clamp(min=0)`."
@@ -408,7 +410,7 @@ def labels(name: str, value: object, num_classes: int | None = None) -> None:
             "Turn one-hot labels into classes with `.argmax(1)`."
         )
         raise ValueError(msg)
-    if torch.compiler.is_compiling() or value.device.type != "cpu":  # elsewhere, reading them would wait
+    if not readable(value):
         return
     low, high = int(value.min()), int(value.max())
     if low < 0 or (num_classes is not None and high >= num_classes):

@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ ACCELERATOR_TILE = 2048
 _SAFE_RATIO, _SAFE_NARROW_RATIO = 1 / 32, 1 / 512
 # Between these bounds squared norms are far from the limits of float32, and between the others from those of float64.
 _TINY, _HUGE = 1e-20, 1e20
-_TINIEST, _HUGEST = 1e-100, 1e100
+TINIEST, HUGEST = 1e-100, 1e100
 
 
 class Distances:
@@ -59,7 +60,7 @@ class Distances:
     """
 
     def __init__(self, features: Tensor, rule: Rule, narrowest: float = 1.0) -> None:
-        self.tiles = _tiles(features.shape[0], TILE if features.device.type == "cpu" else ACCELERATOR_TILE)
+        self.tiles = tiles(features.shape[0], TILE)
         self.size = 1.0
         self._rule = rule
         self.moves = isinstance(rule, str)
@@ -82,7 +83,7 @@ class Distances:
         if not math.isfinite(size):
             self.bandwidth = math.nan
             return
-        if size and not _TINIEST < size < _HUGEST:
+        if size and not TINIEST < size < HUGEST:
             self.size = size
             rows = rows / size
         self.rows = rows - rows.median(0).values  # pairs far from 0 would round in the gradient
@@ -97,12 +98,12 @@ class Distances:
             return self._kept[rows, columns]
         left, right = part(self.rows, rows), part(self.rows, columns)
         if self.exact:
-            return _differences(left, right)
+            return differences(left, right)
         # Rounding below 0 does no harm: it is small beside the bandwidth, or the distances are taken directly.
         distances = torch.addmm(part(self._norms, columns), left, right.T, alpha=-2)
         return distances.add_(part(self._norms, rows).unsqueeze(1))
 
-    def add_bandwidth_gradient(self, total: Tensor, factor: float) -> None:
+    def add_bandwidth_gradient(self, total: Tensor, factor: Any) -> None:
         """Add `factor` times the derivative of the bandwidth by the rows."""
         if self._rule == "median":
             p, q = self._pair
@@ -120,7 +121,7 @@ class Distances:
             # the sum over i < j of |x_i - x_j|^2 is N times that of |x_i - mean|^2
             self.bandwidth = 2 * float(self.rows.var(0).sum(dtype=torch.float64))
         else:
-            self.bandwidth = min(max(self._rule / self.size / self.size, _TINIEST), _HUGEST)
+            self.bandwidth = min(max(self._rule / self.size / self.size, TINIEST), HUGEST)
         return self.bandwidth
 
     def _median(self) -> tuple[float, tuple[int, int]]:
@@ -172,7 +173,7 @@ def part(tensor: Tensor, span: Span) -> Tensor:
     return tensor if span == (0, tensor.shape[0]) else tensor[slice(*span)]
 
 
-def _tiles(number: int, step: int) -> list[tuple[Span, Span]]:
+def tiles(number: int, step: int) -> list[tuple[Span, Span]]:
     spans = [(start, min(start + step, number)) for start in range(0, number, step)]
     return [(rows, columns) for i, rows in enumerate(spans) for columns in spans[i:]]
 
@@ -190,6 +191,6 @@ def _fixed_order(number: int) -> Tensor:
     return torch.randperm(number, generator=torch.Generator().manual_seed(0))
 
 
-def _differences(left: Tensor, right: Tensor) -> Tensor:
+def differences(left: Tensor, right: Tensor) -> Tensor:
     distances: Tensor = torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist").square_()
     return distances

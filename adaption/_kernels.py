@@ -37,9 +37,14 @@ import torch
 from torch import Tensor
 
 from adaption._closed_form import ClosedForm
+from adaption._dense import dense_form, fits
 from adaption._distances import Distances, Span, part
+from adaption._host import asks
+from adaption._queued import QueuedDistances
 
 Bandwidth = str | float
+Factor = Distances | QueuedDistances
+Rate = float | Tensor  # a number, or on an accelerator a scalar tensor, which the host does not read
 
 # The relative error of an exponential doubles at each squaring: every so many kernels a fresh exponential is taken.
 _SQUARINGS = 5
@@ -106,7 +111,7 @@ def off_diagonal_sums(
     Returns:
         ``K columns``, the sum of the squares of `K`, and ``u' K u`` of each labeling, in float64.
     """
-    factor = Distances(features, bandwidth, narrowest=2.0 ** (num_kernels // 2 - num_kernels + 1))
+    factor = _factor(features, bandwidth, num_kernels)
     dtype = factor.rows.dtype
     product = _Product(columns.to(dtype), 1 / num_kernels)
     squares, forms = torch.zeros((2, 1), dtype=torch.float64, device=features.device)
@@ -159,10 +164,11 @@ def _rule(code: float) -> Bandwidth:
 
 def _evaluate_bandwidth(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
     (features,) = tensors
-    distances = Distances(features, _rule(options[0]))
-    if not math.isfinite(distances.bandwidth):
+    distances = _factor(features, _rule(options[0]))
+    if _unknown(distances):
         return _nothing(features.new_tensor(math.nan), tensors, needed)
-    results = [features.new_tensor(distances.bandwidth * distances.size**2)]
+    bandwidth = distances.bandwidth * distances.size**2
+    results = [bandwidth.to(features.dtype) if isinstance(bandwidth, Tensor) else features.new_tensor(bandwidth)]
     if needed[0]:
         gradient = torch.zeros_like(distances.rows)
         distances.add_bandwidth_gradient(gradient, distances.size)
@@ -175,12 +181,11 @@ _pairwise_bandwidth = ClosedForm("pairwise_bandwidth", _evaluate_bandwidth)
 
 def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
     weights, *layers = tensors
-    numbers, rules = [int(number) for number in options[: len(layers)]], map(_rule, options[len(layers) :])
-    factors = [
-        Distances(layer, rule, narrowest=2.0 ** (number // 2 - number + 1))
-        for layer, rule, number in zip(layers, rules, numbers, strict=True)
-    ]
-    if not all(math.isfinite(factor.bandwidth) for factor in factors):
+    numbers, rules = [int(number) for number in options[: len(layers)]], list(map(_rule, options[len(layers) :]))
+    if not asks(weights) and fits(len(weights), numbers):
+        return dense_form(layers, weights, numbers, rules, needed)
+    factors = [_factor(*settings) for settings in zip(layers, rules, numbers, strict=True)]
+    if any(map(_unknown, factors)):
         return _nothing(weights.new_tensor(math.nan), tensors, needed)
     if len(factors) > 1 and set(numbers) == {1}:
         mixed, gradients = _joint(factors, weights, differentiate=any(needed[1:]))
@@ -194,17 +199,30 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
     return results + [_whole(factor, gradient).to(layer) for layer, factor, gradient, need in per_layer if need]
 
 
+def _factor(features: Tensor, rule: Bandwidth, num_kernels: int = 1) -> Factor:
+    """The distances of the rows of `features`, to be looked at by that many kernels."""
+    if asks(features):
+        return Distances(features, rule, narrowest=2.0 ** (num_kernels // 2 - num_kernels + 1))
+    return QueuedDistances(features, rule)
+
+
+def _unknown(factor: Factor) -> bool:
+    """Whether the host knows that a feature is not finite. If it does not know, all comes out as NaN by itself."""
+    return isinstance(factor.bandwidth, float) and not math.isfinite(factor.bandwidth)
+
+
 def _nothing(nan: Tensor, tensors: list[Tensor], needed: list[bool]) -> list[Tensor]:
     """What is known of features that are not finite."""
     return [nan, *(nan.expand_as(tensor).clone() for tensor, need in zip(tensors, needed, strict=True) if need)]
 
 
-def _whole(factor: Distances, gradient: Tensor) -> Tensor:
+def _whole(factor: Factor, gradient: Tensor) -> Tensor:
     """The gradient by the features, from that by their rows at a constant bandwidth."""
     if factor.moves:
-        along = float((factor.rows * gradient).sum(dtype=torch.float64))
-        factor.add_bandwidth_gradient(gradient, -along / (2 * factor.bandwidth))
-    return gradient / factor.size if factor.size != 1 else gradient
+        along = (factor.rows * gradient).sum(dtype=torch.float64)
+        known: Rate = float(along) if isinstance(factor, Distances) else along
+        factor.add_bandwidth_gradient(gradient, -known / (2 * factor.bandwidth))
+    return gradient if isinstance(factor.size, float) and factor.size == 1 else gradient / factor.size
 
 
 _quadratic_form = ClosedForm("gaussian_quadratic_form", _evaluate)
@@ -213,8 +231,8 @@ _quadratic_form = ClosedForm("gaussian_quadratic_form", _evaluate)
 def _evaluate_classes(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
     features = tensors[0]
     number, differentiate = int(options[0]), needed[0]
-    factor = Distances(features, _rule(options[1]), narrowest=2.0 ** (number // 2 - number + 1))
-    if not math.isfinite(factor.bandwidth):
+    factor = _factor(features, _rule(options[1]), number)
+    if _unknown(factor):
         return _nothing(features.new_tensor(math.nan), tensors, needed)
     classes, weights, alike, unlike = (tensor.to(factor.rows) for tensor in tensors[1:])
     rate = 2.0 ** -(number // 2) / factor.bandwidth
@@ -231,23 +249,24 @@ def _evaluate_classes(tensors: list[Tensor], needed: list[bool], options: list[f
         if differentiate:
             pull.add(pairs.mul_(slope), rows, columns)
     results = [(total / number).to(features.dtype)]
-    return [*results, _whole(factor, pull.total).to(features)] if differentiate else results
+    return [*results, _whole(factor, pull.result()).to(features)] if differentiate else results
 
 
 _class_form = ClosedForm("gaussian_class_form", _evaluate_classes)
 
 
-def _joint(factors: list[Distances], weights: Tensor, *, differentiate: bool) -> tuple[Tensor, list[Tensor]]:
+def _joint(factors: list[Factor], weights: Tensor, *, differentiate: bool) -> tuple[Tensor, list[Tensor]]:
     """One Gaussian per layer: their product is a single one of the layers side by side, each in its own bandwidth."""
     roots = [factor.bandwidth**0.5 for factor in factors]
-    joint = Distances(torch.cat([f.rows / root for f, root in zip(factors, roots, strict=True)], dim=1), 1.0)
+    joint = _factor(torch.cat([f.rows / root for f, root in zip(factors, roots, strict=True)], dim=1), 1.0)
     mixed, gradients = _sweep([joint], weights, [1], differentiate=differentiate)
-    parts = gradients[0].split([factor.rows.shape[1] for factor in factors], dim=1) if differentiate else []
+    widths = [factor.rows.shape[1] for factor in factors]
+    parts = _whole(joint, gradients[0]).split(widths, dim=1) if differentiate else []
     return mixed, [part / root for part, root in zip(parts, roots, strict=False)]
 
 
 def _sweep(
-    factors: list[Distances], weights: Tensor, num_kernels: list[int], *, differentiate: bool
+    factors: list[Factor], weights: Tensor, num_kernels: list[int], *, differentiate: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """``K W``, and the gradients of ``trace(W' K W)`` by the rows of each factor, from one pass over the tiles."""
     dtype = torch.float64 if any(factor.rows.dtype == torch.float64 for factor in factors) else weights.dtype
@@ -269,11 +288,11 @@ def _sweep(
             for index, (pull, (_, slope)) in enumerate(zip(pulls, tiles, strict=True)):
                 others = kernels[:index] + kernels[index + 1 :]
                 pull.add(functools.reduce(torch.mul, others, pairs * slope), rows, columns)
-    return mixed.total, [pull.total for pull in pulls]
+    return mixed.total, [pull.result() for pull in pulls]
 
 
 def _gaussians(
-    factor: Distances, tile: tuple[Span, Span], rate: float, num_kernels: int, *, differentiate: bool
+    factor: Factor, tile: tuple[Span, Span], rate: Rate, num_kernels: int, *, differentiate: bool
 ) -> tuple[Tensor, Tensor]:
     """The sum of the kernels, ``exp(-2^s rate D)`` each, and the negative of its derivative by ``rate D``."""
     distances = factor.tile(*tile)
@@ -312,6 +331,13 @@ class _Product:
 
 class _Pull(_Product):
     """``scale * sum over j of F_ij (x_j - x_i)`` for a symmetric F, given in the same way."""
+
+    def __init__(self, columns: Tensor, scale: Rate) -> None:
+        super().__init__(columns, scale if isinstance(scale, float) else 1.0)
+        self._left: Rate = 1.0 if isinstance(scale, float) else scale  # a product takes numbers alone as its factor
+
+    def result(self) -> Tensor:
+        return self.total.mul_(self._left) if isinstance(self._left, Tensor) else self.total
 
     def add(self, tile: Tensor, i: Span, j: Span) -> None:
         tile = tile.to(self.total.dtype)  # one layer may be in float64, and another not

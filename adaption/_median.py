@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 Place = tuple[int, int]  # the part, and the index in it
+_DIGIT, _MASK = 16, 2**16 - 1
 
 
 def lower_median(parts: Callable[[], Iterable[Tensor]], number: int, pilot: Tensor) -> tuple[float, Place]:
@@ -91,3 +92,25 @@ def _placed(buffer: Tensor, filled: int, more: Tensor) -> Tensor:
         buffer = torch.cat([buffer[:filled], buffer.new_empty(2 * end - filled)])
     buffer[filled:end] = more
     return buffer
+
+
+def rank_of_many(parts: Callable[[], Iterable[tuple[Tensor, int]]], rank: int, device: torch.device) -> Tensor:
+    """The value of this rank, counted from 0, of float64 values from 0 on that come in parts, each so many times.
+
+    The host reads nothing, the device counts. The bits of a number grow with it, so the first sixteen of the answer are
+    found by counting how often each combination occurs, and then the next ones among the values that share them. With
+    NaN among the values it is some number.
+    """
+    found: Tensor | int = 0
+    below: Tensor | int = 0
+    for shift in range(64 - _DIGIT, -1, -_DIGIT):
+        counts = torch.zeros(_MASK + 2, dtype=torch.int64, device=device)
+        for values, times in parts():
+            bits = values.flatten().view(torch.int64) >> shift
+            digits = torch.where(bits >> _DIGIT == found, bits & _MASK, _MASK + 1)
+            counts.index_add_(0, digits, torch.full_like(digits, times))
+        reached = below + counts[:-1].cumsum(0)
+        before = reached <= rank
+        below = torch.where(before, reached, below).amax()
+        found = found << _DIGIT | before.sum()
+    return torch.as_tensor(found).view(torch.float64)

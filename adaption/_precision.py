@@ -37,7 +37,8 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
 def autocasts(device_type: str) -> bool:
     """Whether autocast is at work on a kind of device."""
-    return device_type != "meta" and torch.is_autocast_enabled(device_type)  # for a meta tensor torch raises here
+    # not every kind has it, and then torch raises where it is asked whether it is on
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
 
 def tensors_in(args: Iterable[Any]) -> list[Tensor]:
@@ -71,6 +72,14 @@ def as_parameters(module: object, features: Tensor) -> Tensor:
         return features
     floating = {p.dtype for p in itertools.chain([first], parameters) if p.is_floating_point()}
     return features.to(floating.pop()) if len(floating) == 1 and floating <= _COMPUTED else features
+
+
+def power_of_two(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A divisor that brings the entries of a tensor to 2 at most and rounds nothing; NaN if one is not finite."""
+    largest = torch.linalg.vector_norm(tensor, torch.inf, dtype=dtype).clamp(min=torch.finfo(dtype).tiny)
+    mantissa, _ = torch.frexp(largest)
+    size: Tensor = largest / mantissa
+    return size
 
 
 def log_probability(probabilities: Tensor) -> Tensor:

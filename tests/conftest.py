@@ -6,9 +6,17 @@ import pytest
 import torch
 from hypothesis import settings
 
+from adaption import _host
+
 settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True)
 settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile("ci")
+
+
+@pytest.fixture(params=["host", "device"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once as the host decides by values, once as on an accelerator, which nobody asks."""
+    monkeypatch.setattr(_host, "_NEVER_ASKS", request.param == "device")
 
 
 @pytest.fixture(autouse=True)

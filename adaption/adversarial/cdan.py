@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from adaption import _checks, _reduction
+from adaption._host import readable
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
 from adaption.adversarial._discriminator import (
@@ -75,7 +75,7 @@ def conditional_domain_adversarial_loss(
     statistics = _statistics(*logits, source_weights, target_weights, reduction)
     if source_weights is None and target_weights is None:
         return _reduction.value(reduction, *statistics)
-    if not torch.compiler.is_compiling() and not bool(statistics[1].any()):
+    if readable(statistics[1]) and not bool(statistics[1].any()):
         msg = "`source_weights` and `target_weights` must have a positive sum, but all are 0. Leave the batch out."
         raise ValueError(msg)
     return _weighted_value(reduction, *statistics)

@@ -232,7 +232,7 @@ def _permuted(
     labelings = _labelings(n, m, num_permutations).to(source.device)
     value, variance, (rows, within_source, rounding) = _moments(source, target, num_kernels, bandwidth, labelings)
     sums = rows.sum(1)
-    of_source = torch.stack([sums[labels].sum() for labels in labelings.T])  # what the source has with all
+    of_source = torch.stack([sums.where(labels, 0).sum() for labels in labelings.T])  # what the source has with all
     within_target = sums.sum() - 2 * of_source + within_source
     values = _unbiased(within_source, within_target, of_source - within_source, n, m)
     hits = (values[1:] >= values[0] - rounding).sum()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adaption import _checks, _reduction
+from adaption._host import readable
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
 
@@ -108,7 +109,7 @@ def _shares(mask: Tensor, losses: Tensor, outputs: Tensor) -> Tensor:
         _checks.weights("mask", mask.flatten(), losses.flatten())
     else:
         mask = _reduction.spread("mask", mask, losses)
-    if not torch.compiler.is_compiling() and mask.device.type == "cpu" and bool((mask > 1).any()):
+    if readable(mask) and bool((mask > 1).any()):
         msg = (
             "`mask` must hold truth values, or shares between 0 and 1, but its largest entry is "
             f"{mask.max().item():g}. Compare it with a threshold, e.g. `mask > 0`."

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from adaption import _checks
+from adaption._host import readable
 from adaption._precision import full_precision
 from adaption._states import sum_dtype
 
@@ -61,7 +62,7 @@ def _phases(features: Tensor, frequencies: Tensor) -> Tensor:
 
     That needs float64, which takes twice the time. On the CPU it can be seen whether it is needed.
     """
-    if features.device.type == "cpu" and not torch.compiler.is_compiling():
+    if readable(features):
         phases = features @ frequencies.to(features.dtype)
         if features.dtype == frequencies.dtype or not bool(phases.detach().abs().amax() > _LARGE):
             return phases

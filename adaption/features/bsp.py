@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -11,9 +12,10 @@ from torch import Tensor
 from adaption import _checks
 from adaption._closed_form import ClosedForm
 from adaption._global_batch import BatchMeanMetric
+from adaption._host import asks
 from adaption._metric import Statistics
 from adaption._precision import full_precision
-from adaption._spectrum import gram_matrix, leading_vectors
+from adaption._spectrum import gram_matrix, leading_vectors, queued_leading_vectors
 from adaption.features.mmd import check_pair
 
 # Between these bounds the fourth powers of the features are far from the limits of float32.
@@ -59,28 +61,37 @@ def batch_spectral_penalization(
     _checks.count("num_singular_values", num_singular_values)
     check_pair(source_features, target_features)
     options = [float(num_singular_values)]
-    return _spectral_energy([source_features], options) + _spectral_energy([target_features], options)
+    if asks(source_features) or torch.compiler.is_compiling():
+        return _spectral_energy([source_features], options) + _spectral_energy([target_features], options)
+    return _spectral_energy([source_features, target_features], options)  # both at once, in half as many launches
 
 
 def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
-    (features,) = tensors
-    wide = features.shape[0] <= features.shape[1]
-    rows = features if wide else features.T
-    size, gram = 1.0, gram_matrix(rows)
+    wide = [features.shape[0] <= features.shape[1] for features in tensors]
+    rows = [features if is_wide else features.T for features, is_wide in zip(tensors, wide, strict=True)]
+    number = int(options[0])
+    if asks(rows[0]):
+        vectors = [_leading_vectors(part, number) for part in rows]
+    else:
+        vectors = queued_leading_vectors(rows, number)
+    images = [part.T @ leading for part, leading in zip(rows, vectors, strict=True)]
+    factors = [
+        torch.cat([leading, image] if is_wide else [image, leading])
+        for leading, image, is_wide, need in zip(vectors, images, wide, needed, strict=True)
+        if need
+    ]
+    return [functools.reduce(torch.add, [image.square().sum() for image in images]), *factors]
+
+
+def _leading_vectors(rows: Tensor, number: int) -> Tensor:
+    """The leading eigenvectors of ``rows @ rows'``, NaN if an entry is not finite."""
+    gram = gram_matrix(rows)
     if not _TINY < float(gram.trace()) < _HUGE:
         size = float(rows.abs().amax()) or 1.0
         if not math.isfinite(size):
-            nothing = [_like_factors(features, options).fill_(math.nan)] if needed[0] else []
-            return [features.new_tensor(math.nan), *nothing]
-        rows = rows / size
-        gram = gram_matrix(rows)
-    vectors = leading_vectors(gram, int(options[0]))
-    images = rows.T @ vectors
-    results = [images.square().sum() * size**2]
-    if needed[0]:
-        images *= size
-        results.append(torch.cat([vectors, images] if wide else [images, vectors]))
-    return results
+            return rows.new_full((len(rows), min(number, len(rows))), math.nan)
+        gram = gram_matrix(rows / size)
+    return leading_vectors(gram, number)
 
 
 def _gradient(factors: Tensor, outer: Tensor, features: Tensor) -> Tensor:

@@ -277,12 +277,13 @@ class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
             value = self._discrepancy(source_features, target_features, source_weights, target_weights)
             number = len(source) + len(target)
             return value * number, number
-        widths = torch.tensor([[layer.shape[1] for layer in source_features]], device=source.device)
+        widths = [layer.shape[1] for layer in source_features]
         return (
             torch.cat(tuple(source_features), dim=1),
             torch.cat(tuple(target_features), dim=1),
             _checks.weights_or_ones("source_weights", source_weights, source),
             _checks.weights_or_ones("target_weights", target_weights, target),
+            torch.tensor([widths], device=source.device),
             widths,
         )
 
@@ -290,8 +291,16 @@ class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
         if not self.pooled:
             total, number = statistics
             return total / number
-        source, target, *weights, widths = statistics
-        layers = [features.split(widths[0].tolist(), dim=1) for features in (source, target)]
+        return self._of_samples(statistics[-1][0].tolist(), *statistics[:-1])
+
+    def _batch_value(self, *statistics: Any) -> Tensor:
+        if not self.pooled:
+            return self._value(*statistics)
+        *samples, _, widths = statistics  # the latter as numbers, which nobody has to read
+        return self._of_samples(widths, *samples)
+
+    def _of_samples(self, widths: list[int], source: Tensor, target: Tensor, *weights: Tensor) -> Tensor:
+        layers = [features.split(widths, dim=1) for features in (source, target)]
         return self._discrepancy(*layers, *(weights if self.estimator == "biased" else ()))
 
     @staticmethod

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adaption import _checks
 from adaption._global_batch import GlobalBatchMetric
+from adaption._host import readable
 from adaption._kernels import Bandwidth, gaussians, pairwise_bandwidth, quadratic_form, usable
 from adaption._metric import Statistics
 from adaption._precision import full_precision
@@ -128,7 +129,7 @@ def normalised(name: str, weights: Tensor | None, samples: Tensor) -> Tensor:
         return samples.new_full((len(samples),), 1 / len(samples))
     _checks.weights(name, weights, samples)
     largest = weights.detach().amax()
-    if not torch.compiler.is_compiling() and bool(largest == 0):
+    if readable(largest) and bool(largest == 0):
         msg = f"`{name}` must have a positive sum, but all weights are 0. Leave the batch out instead."
         raise ValueError(msg)
     weights = weights / largest  # or their sum could overflow

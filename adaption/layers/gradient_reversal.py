@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchmetrics.utilities import rank_zero_warn
 
 from adaption import _checks
+from adaption._host import readable
 from adaption._unmoved import recomputing
 
 _MANY_CALLS = 100  # of a schedule that never moved, until it is said aloud
@@ -258,7 +259,7 @@ class WarmStartGradientLayer(nn.Module):
         if calls < _MANY_CALLS:
             return
         self.__dict__["_idle_calls"] = None
-        if self.iteration.device.type != "cpu" or not bool(self.iteration):
+        if not readable(self.iteration) or not bool(self.iteration):
             rank_zero_warn(
                 f"{type(self).__name__} was called {calls} times in training without a step, so its coefficient stands "
                 f"at its start, {self.lo:g}. Pass `auto_step=True`, or call `step()` after each step of the optimizer.",

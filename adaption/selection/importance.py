@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adaption import _checks
+from adaption._host import readable
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
 from adaption.adversarial import _discriminator
@@ -72,7 +73,7 @@ def _weighted(losses: Tensor, weights: Tensor, dtype: torch.dtype) -> tuple[Tens
         raise ValueError(msg)
     _checks.weights("weights", weights, losses)
     losses, weights = losses.flatten().to(dtype), weights.flatten().to(dtype)
-    if weights.device.type == "cpu" and not torch.compiler.is_compiling():
+    if readable(weights):
         _check_largest(weights)
     return losses, weights
 

@@ -9,6 +9,8 @@ from torch import Tensor
 from adaption import _spectrum
 from adaption.functional import batch_spectral_penalization
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 def reference(source: Tensor, target: Tensor, k: int) -> Tensor:
     """Chen et al. 2019, equation (6)."""

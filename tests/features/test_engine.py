@@ -21,6 +21,8 @@ from adaption.functional import (
     median_bandwidth,
 )
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 def plain_bandwidth(distances: Tensor, rule: str | float) -> Tensor | float:
     """The rule over the pairs above the diagonal, by a double loop."""

@@ -15,6 +15,8 @@ from adaption import JointMaximumMeanDiscrepancyLoss
 from adaption.functional import joint_maximum_mean_discrepancy, maximum_mean_discrepancy
 from adaption.layers import GradientReversalLayer, WarmStartGradientReversalLayer
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 
 def reference(
     source: list[Tensor], target: list[Tensor], num_kernels: list[int], rules: list[str | float], estimator: str

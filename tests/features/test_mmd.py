@@ -15,6 +15,8 @@ from torch.autograd import forward_ad
 from adaption import MaximumMeanDiscrepancyLoss
 from adaption.functional import maximum_mean_discrepancy, median_bandwidth
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 

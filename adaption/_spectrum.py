@@ -19,7 +19,7 @@ _LANCZOS_STEPS = 32
 _ATTEMPTS = 6
 # So often a matrix is squared, and so often before the eigenvalues of thousands could leave the range of float64.
 _SQUARINGS, _WITHIN_RANGE = 30, 6
-_NOTHING = 1e-30  # beside a trace of 1
+_NOTHING = 1e-200  # beside any trace but 0
 
 
 def gram_matrix(rows: Tensor) -> Tensor:
@@ -88,7 +88,8 @@ def queued_leading_vectors(matrices: Sequence[Tensor], number: int) -> list[Tens
     matrices are taken at once, the smaller ones filled up with zeros. A vector is 0 where its eigenvalue is rounding.
     """
     width = max(map(len, matrices))
-    rest = torch.stack([_padded(_unit_gram(rows), width) for rows in matrices])
+    rest = torch.stack([_padded(_whole_gram(rows), width) for rows in matrices])
+    rounding = width * torch.finfo(rest.dtype).eps * _traces(rest)
     found = []
     for _ in range(min(number, width)):
         rest.diagonal(dim1=1, dim2=2).add_(_NOTHING)  # a matrix of zeros has a direction then, too
@@ -102,7 +103,7 @@ def queued_leading_vectors(matrices: Sequence[Tensor], number: int) -> list[Tens
         vector = column / vector_norm(column, dim=1, keepdim=True)
         image = rest @ vector
         value = (vector * image).sum(1, keepdim=True)
-        vector = vector.masked_fill(value <= width * torch.finfo(rest.dtype).eps, 0)
+        vector = vector.masked_fill(value <= rounding, 0)
         found.append(vector)
         if len(found) < number:
             rest = rest - image @ vector.mT
@@ -112,11 +113,10 @@ def queued_leading_vectors(matrices: Sequence[Tensor], number: int) -> list[Tens
     ]
 
 
-def _unit_gram(rows: Tensor) -> Tensor:
-    """The Gram matrix in float64 with trace 1, or 0."""
+def _whole_gram(rows: Tensor) -> Tensor:
+    """A multiple of the Gram matrix in float64. Only squares of features in float64 can leave its range."""
     rows = rows / power_of_two(rows, rows.dtype) if rows.dtype == torch.float64 else rows.double()
-    gram = rows @ rows.T
-    return gram / gram.trace().clamp(min=torch.finfo(gram.dtype).tiny)
+    return rows @ rows.T
 
 
 def _padded(gram: Tensor, width: int) -> Tensor:

@@ -49,27 +49,28 @@ def ask(domain_disc: Discriminator, grl: Discriminator, source: Tensor, target: 
     differ in size go through the discriminator one after the other.
     """
     if source.shape[1:] == target.shape[1:]:
-        logits = answer("domain_disc", domain_disc, _reversed(grl, torch.cat([source, target])))
+        logits = answer("domain_disc", domain_disc, through(grl, torch.cat([source, target])))
         return logits[: len(source)], logits[len(source) :]
     _check_no_batch_norm(domain_disc, source, target)
-    passed = _reversed(grl, torch.cat([source.flatten(), target.flatten()]))
-    seen, others = passed.split([source.numel(), target.numel()])
+    both = through(grl, torch.cat([source.flatten(), target.flatten()]))
+    seen, others = both.split([source.numel(), target.numel()])
     return (
         answer("domain_disc", domain_disc, seen.view(source.shape)),
         answer("domain_disc", domain_disc, others.view(target.shape)),
     )
 
 
-def _reversed(grl: Discriminator, features: Tensor) -> Tensor:
-    passed = grl(features)
-    if not isinstance(passed, Tensor) or passed.shape != features.shape:
-        came = f"shape {_checks.shape(passed)}" if isinstance(passed, Tensor) else type(passed).__name__
+def through(grl: Discriminator, features: Tensor) -> Tensor:
+    """The features behind a gradient reversal, which must not change them."""
+    found = grl(features)
+    if not isinstance(found, Tensor) or found.shape != features.shape:
+        came = f"shape {_checks.shape(found)}" if isinstance(found, Tensor) else type(found).__name__
         msg = (
             f"`grl` must return its input of shape {_checks.shape(features)}, but returned {came}. "
             "Pass a layer that changes nothing but the gradient."
         )
-        raise (ValueError if isinstance(passed, Tensor) else TypeError)(msg)
-    return passed
+        raise (ValueError if isinstance(found, Tensor) else TypeError)(msg)
+    return found
 
 
 def _check_no_batch_norm(discriminator: object, source: Tensor, target: Tensor) -> None:

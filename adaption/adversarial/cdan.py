@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from adaption import _checks, _reduction
@@ -12,14 +13,18 @@ from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
 from adaption.adversarial._discriminator import (
     Discriminator,
-    ask,
+    answer,
     check_discriminator,
     domain_logits,
     domain_losses,
+    through,
 )
 from adaption.adversarial._entropy import entropy_terms
-from adaption.layers.gradient_reversal import GradientReversalLayer
+from adaption.layers.gradient_reversal import GradientReversalLayer, WarmStartGradientReversalLayer
 from adaption.layers.maps import MultiLinearMap, RandomizedMultiLinearMap
+
+# They do nothing but multiply the gradient.
+_FACTORS = (GradientReversalLayer, WarmStartGradientReversalLayer)
 
 
 @full_precision
@@ -237,16 +242,22 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
             why = f'reduction="{self.reduction}"'
             _checks.same_size("source_features", source_features, "target_features", target_features, why)
         self._check_discriminator(source_logits.shape[1], source_features.shape[1])
-        source, target = ask(
-            self.domain_disc,
-            self.grl,
-            _joint(self.joint_map, source_logits, source_features),
-            _joint(self.joint_map, target_logits, target_features),
+        answers = self._answers(
+            torch.cat([source_logits, target_logits]), torch.cat([source_features, target_features])
         )
+        source, target = answers[: len(source_logits)], answers[len(source_logits) :]
         if not self.entropy_conditioning:
             return _statistics(source, target, None, None, self.reduction)
         weights = _entropy_weights(source_logits), _entropy_weights(target_logits)
         return _statistics(source, target, *weights, self.reduction)
+
+    def _answers(self, logits: Tensor, features: Tensor) -> Tensor:
+        """What the discriminator says of both domains, which pass as one batch: see `ask`."""
+        if type(self.grl) in _FACTORS:  # the map is linear in the features, and C times as wide
+            joint = _joint(self.joint_map, logits, self.grl(features))
+        else:
+            joint = through(self.grl, _joint(self.joint_map, logits, features))
+        return answer("domain_disc", self.domain_disc, joint)
 
     def _check(self, domain: str, logits: Tensor, features: Tensor) -> None:
         _checks.matrix(f"{domain}_logits", logits, "classes")

@@ -18,6 +18,7 @@ from typing import Any
 import matplotlib as mpl
 import torch
 from benchmarks.contestants import CLASSES, CONTESTANTS, HIDDEN
+from benchmarks.launches import launches
 from benchmarks.measure import PROMISES, answer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -28,6 +29,13 @@ PICTURE = DOCS / "_static" / "benchmarks.svg"
 SIZES = [32, 64, 128, 256, 512, 1024, 2048, 4096]
 WIDTHS = [64, 256, 1024, 4096]
 WIDTH, SIZE = 256, 128  # where the other one is varied
+LAUNCHED = (64, 256)
+LAUNCHES = "Launches of a step on an accelerator, n = m = 64, d = 256"
+ABOUT_LAUNCHES = (
+    "A small batch on an accelerator takes as long as its kernels take to launch. They were counted on the CPU, on the "
+    "way that accelerators take: forward and backward, without views and allocations. No value is read on the host. "
+    "It was not run on a GPU."
+)
 LONG = 2.0  # a contestant that takes longer than this is not asked for larger batches
 PACKAGES = ("torch", "torchmetrics", "dalib", "pytorch-adapt", "rul-adapt", "skada", "geomloss")
 
@@ -137,6 +145,16 @@ def tables(results: Results, sizes: list[int], widths: list[int]) -> list[tuple[
     return found
 
 
+def launch_rows() -> list[list[str]]:
+    """The launches of a step on an accelerator, beside those of the plain formula."""
+    rows = [["", "adaption", "plain autograd", "ratio"]]
+    for loss, library in CONTESTANTS:
+        if library == "plain autograd":
+            ours, plain = (launches(CONTESTANTS[loss, name](*LAUNCHED)) for name in ("adaption", library))
+            rows.append([loss, str(ours), str(plain), f"{ours / plain:.2f}"])
+    return rows
+
+
 def promise_rows(promises: dict[str, float]) -> list[list[str]]:
     """What was promised beside what was measured."""
     rows = [["", "at most", "measured", ""]]
@@ -204,6 +222,7 @@ def write(results: Results, promises: dict[str, float], sizes: list[int], widths
         "\n".join(f"- {line}" for line in machine()),
         picture,
         "## What was promised\n\n" + markdown(promise_rows(promises)),
+        f"## {LAUNCHES}\n\n{ABOUT_LAUNCHES}\n\n" + markdown(launch_rows()),
         *(f"## {title}\n\n{markdown(rows)}" for title, rows in tables(results, sizes, widths)),
         "## Shims\n\n" + "\n".join(f"- {shim}" for shim in shims),
     ]
@@ -218,7 +237,8 @@ def main() -> None:
     sizes, widths, seconds = ([32, 128, 512], [64, 256], 0.1) if quick else (SIZES, WIDTHS, 0.25)
     console = Console()
     results, promises = collect(sizes, widths, seconds, console)
-    for title, rows in [("What was promised", promise_rows(promises)), *tables(results, sizes, widths)]:
+    shown = [("What was promised", promise_rows(promises)), (LAUNCHES, launch_rows())]
+    for title, rows in [*shown, *tables(results, sizes, widths)]:
         table = Table(*rows[0], title=title)
         for row in rows[1:]:
             table.add_row(*row)

@@ -24,6 +24,7 @@ from benchmarks.contestants import (
     step,
     vat_step,
 )
+from benchmarks.launches import launches
 from torch.utils.benchmark import Timer
 from torchmetrics import Metric
 
@@ -159,6 +160,16 @@ PROMISES: dict[str, tuple[float, str, Callable[[], float]]] = {
     "MMD, n = m = 256: time over plain autograd with cdist": (0.5, "", lambda: against_plain(256)),
     "MMD, n = m = 2,048: time over plain autograd with cdist": (0.12, "", lambda: against_plain(2048)),
     "MMD, n = m = 2,048: time over the floor, median of 9 pairs": (1.8, "", lambda: against_floor(2048)),
+    "MMD, n = m = 64: launches on an accelerator": (
+        45,
+        " launches",
+        lambda: launches(CONTESTANTS["MMD", "adaption"](64, 256)),
+    ),
+    "BSP, 256 x 512: launches on an accelerator": (
+        80,
+        " launches",
+        lambda: launches(CONTESTANTS["BSP", "adaption"](256, 512)),
+    ),
     "MMD, n = m = 6,000: peak memory above inputs and gradients": (200, " MB", lambda: memory_of_a_step(6000)),
     "MMD pooled, 20,000 + 20,000: peak memory above the features": (1000, " MB", lambda: pooled(20_000)),
     "two-sample test, n = m = 256: `update` over a forward of the unbiased MMD without gradient": (

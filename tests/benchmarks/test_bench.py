@@ -8,6 +8,7 @@ import pytest
 import torch
 from benchmarks.bench import markdown, promise_rows, tables
 from benchmarks.contestants import CONTESTANTS, leaves
+from benchmarks.launches import launches
 from benchmarks.measure import DANN, MMD, PROMISES, linear, with_own_forward
 
 OURS = [entry for entry in CONTESTANTS if entry[1] in ("adaption", "plain autograd", "floor")]
@@ -52,3 +53,16 @@ def test_a_promise_without_a_figure_is_not_met() -> None:
     name, (limit, _, _) = next(iter(PROMISES.items()))
     assert [row[-1] for row in promise_rows({name: limit})[1:]] == ["met"]
     assert [row[-1] for row in promise_rows({name: float("nan")})[1:]] == ["missed"]
+
+
+def test_launches_are_those_of_the_kernels_alone() -> None:
+    x = torch.randn(4, 3, requires_grad=True)
+    assert launches(lambda: x.view(2, 6).T.exp().sum()) == 2
+    assert launches(lambda: torch.empty(3).fill_(1.0)) == 1
+    # the gradient begins as a one, and is multiplied by exp(x)
+    assert launches(lambda: torch.autograd.grad(x.exp().sum(), x)) == 2 + 2
+
+
+@pytest.mark.parametrize(("loss", "n", "d", "most"), [("MMD", 64, 256, 45), ("BSP", 256, 512, 80)])
+def test_a_step_launches_no_more_than_promised(loss: str, n: int, d: int, most: int) -> None:
+    assert launches(CONTESTANTS[loss, "adaption"](n, d)) <= most

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -19,6 +21,9 @@ from adaption._states import State, StatefulMetric, sum_dtype
 
 Part = tuple[Any, list[Tensor]]
 
+# By group: what its ranks said they would send, by the digests of that.
+_HEARD: WeakKeyDictionary[Any, dict[tuple[int, ...], list[Any]]] = WeakKeyDictionary()
+_MOST_HEARD = 64
 _WORD = 8  # bytes: each tensor starts at a multiple, as its dtype needs it
 
 
@@ -130,8 +135,7 @@ def exchange(purpose: str, note: Any, tensors: Sequence[Tensor], group: Any) -> 
     torchmetrics' own gathering presumes equal ranks and dtypes; where a rank has seen no data yet, and so does not know
     the shape of its state, it hangs or aborts. Here shapes and dtypes travel first, the numbers after, as flat bytes.
     """
-    headers: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(headers, (purpose, note, [(tuple(t.shape), t.dtype) for t in tensors]), group=group)
+    headers = _headers((purpose, note, [(tuple(t.shape), t.dtype) for t in tensors]), group)
     purposes = [header[0] for header in headers]
     if len(set(purposes)) > 1:
         msg = (
@@ -151,6 +155,27 @@ def exchange(purpose: str, note: Any, tensors: Sequence[Tensor], group: Any) -> 
         (note, [_read(place, *layout) for place, layout in zip(part[: sum(room)].split(room), layouts, strict=True)])
         for part, room, (_, note, layouts) in zip(received, rooms, headers, strict=True)
     ]
+
+
+def _headers(mine: tuple[Any, ...], group: Any) -> list[tuple[Any, ...]]:
+    """What every rank is about to send.
+
+    Each rank tells a digest of it, and all of it only where a rank has something to say that was not heard before. The
+    ranks of a group have heard the same, so either all of them know all digests or none does.
+    """
+    known = _HEARD.setdefault(group or dist.group.WORLD, {})
+    digest = int.from_bytes(hashlib.blake2b(repr(mine).encode(), digest_size=8).digest(), signed=True)
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend(group) == "nccl" else None
+    digests = torch.empty(dist.get_world_size(group), dtype=torch.int64, device=device)
+    dist.all_gather(list(digests.split(1)), digests.new_tensor([digest]), group=group)
+    key = tuple(digests.tolist())
+    if key not in known:
+        headers: list[Any] = [None] * len(key)
+        dist.all_gather_object(headers, mine, group=group)
+        if len(known) == _MOST_HEARD:
+            known.clear()
+        known[key] = headers
+    return known[key]
 
 
 def _room(shape: tuple[int, ...], dtype: torch.dtype) -> int:

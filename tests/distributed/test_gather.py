@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import adaption
+from adaption._distributed import gather
 from adaption._global_batch import gather_batch
 from adaption._metric import AdditiveMetric
 from adaption.layers import GradientReversalLayer
@@ -293,3 +294,27 @@ def test_the_option_is_a_flag(loss: str) -> None:
     kind = type(LOSSES[loss][0]())
     with pytest.raises(TypeError, match="`gather_distributed` must be True or False"):
         kind(**{"num_classes": 3} if kind is adaption.ClassBalanceLoss else {}, gather_distributed="yes")  # type: ignore[arg-type]
+
+
+def _pickled(rank: int, ranks: int) -> list[int]:
+    """After each step, how often shapes have been pickled."""
+    calls, counts, whole = [0], [], dist.all_gather_object
+
+    def counted(*args: Any, **kwargs: Any) -> None:
+        calls[0] += 1
+        whole(*args, **kwargs)
+
+    dist.all_gather_object = counted
+    metric = adaption.MaximumMeanDiscrepancyLoss(gather_distributed=True)
+    for own in (4, 4, 4, 3 + rank, 3 + rank, 4):
+        batch = torch.arange(5.0 * own).view(own, 5).sin(), torch.arange(10.0 * ranks).view(-1, 5)
+        value = metric(*batch)
+        (everything,) = {float(theirs) for theirs in gather(value)}
+        assert everything == float(value)
+        counts.append(calls[0])
+    return counts
+
+
+def test_shapes_are_told_once_and_a_change_on_one_rank_is_found() -> None:
+    """The first two are the batch and the `gather` of this test; ranks differ in size at the fourth step."""
+    assert on_ranks(2, _pickled) == [[2, 2, 2, 3, 3, 3]] * 2

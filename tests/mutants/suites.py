@@ -23,9 +23,11 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_checks.py": (("property/test_hostile.py", "hypothesis_family", "predictions", "layers", "adversarial"), ""),
     "_closed_form.py": ((*ENGINE, "features/test_bsp.py"), "BSP"),
     "_directions.py": (("features/test_sliced_wasserstein.py", "ensemble/test_vat.py"), ""),
+    "_dense.py": (ENGINE, ""),
     "_distances.py": (ENGINE, ""),
     "_distributed.py": (("distributed", "machinery/test_joining.py"), ""),
     "_global_batch.py": (("distributed/test_gather.py", "distributed/test_gradients.py"), ""),
+    "_host.py": (("machinery/test_waiting.py",), ""),
     "_kernels.py": ((*ENGINE, "distance/test_mmd_test.py", "conditional/test_cdd.py"), ""),
     "_median.py": (ENGINE, ""),
     "_metric.py": (
@@ -45,6 +47,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "_precision.py": (("hypothesis_family/test_mdd.py", "machinery"), "L2 or DANN or OSBP or MDD or entropy"),
     "_reduction.py": (("hypothesis_family/test_mdd.py", "ensemble"), "DANN or L2 or MDD or consistency"),
+    "_queued.py": (ENGINE, ""),
     "_spectrum.py": (
         ("features/test_bsp.py", "features/test_inverse_gram.py", "features/test_subspace.py"),
         "BSP or DARE-GRAM or RSD",

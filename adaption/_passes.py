@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adaption._precision import autocasts
+
 
 def constants(module: nn.Module) -> dict[str, Tensor]:
     """The parameters of a module without a gradient, by each of their places.
@@ -46,10 +48,10 @@ def unmoved_generators(module: nn.Module, samples: Tensor) -> AbstractContextMan
     """
     if torch.compiler.is_compiling():
         return nullcontext()
-    tensors = (samples, *module.parameters(), *module.buffers())
-    devices = {tensor.device for tensor in tensors if tensor.device.type not in ("cpu", "mps", "meta")}
-    kind = next((device.type for device in devices), "cuda")
-    forked: AbstractContextManager[None] = torch.random.fork_rng(devices, device_type=kind)
+    devices = {tensor.device for tensor in (samples, *module.parameters(), *module.buffers())}
+    with_generator = {device for device in devices if device.type not in ("cpu", "mps") and hasattr(torch, device.type)}
+    kind = next((device.type for device in with_generator), "cuda")
+    forked: AbstractContextManager[None] = torch.random.fork_rng(with_generator, device_type=kind)
     return forked
 
 
@@ -57,7 +59,8 @@ def unmoved_generators(module: nn.Module, samples: Tensor) -> AbstractContextMan
 def exact_products(device: torch.device) -> Iterator[None]:
     """Outside of autocast, and where float32 is float32: in convolutions, NVIDIA's devices round it by default."""
     exact = _unrounded() if device.type == "cuda" and not torch.compiler.is_compiling() else nullcontext()
-    with torch.autocast(device.type, enabled=False), exact:
+    plain = torch.autocast(device.type, enabled=False) if autocasts(device.type) else nullcontext()
+    with plain, exact:
         yield
 
 

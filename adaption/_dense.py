@@ -1,7 +1,7 @@
 r"""The quadratic form :math:`w^\top K w` of `_kernels` and its gradient from whole matrices, for accelerators.
 
-There the step of a small batch takes as long as its launches, so everything of a layer is found at once, and in float64
-from differences, as in `_queued`. With the exponentials :math:`e_s = e^{-c_s D / b}` of the k kernels,
+There the step of a small batch takes as long as its launches, so everything of a layer is found at once, in float64 and
+by differences, as in `_queued`. With the exponentials :math:`e_s = e^{-c_s D / b}` of the k kernels,
 :math:`S = \sum_s c_s e_s` and :math:`Q = (W W^\top) \circ S`, which the kernels of other layers multiply,
 
 .. math:: \nabla_{x_i} F = -\frac4{k b} \sum_j Q_{ij} (x_i - x_j)

@@ -9,6 +9,8 @@ from adaption.adversarial.adda import AdversarialDiscriminativeLoss
 from adaption.adversarial.advent import DomainAdversarialEntropyLoss
 from adaption.adversarial.cdan import ConditionalDomainAdversarialLoss
 from adaption.adversarial.dann import DomainAdversarialLoss
+from adaption.adversarial.nuclear_wasserstein import NuclearWassersteinDiscrepancyLoss
+from adaption.adversarial.wasserstein import WassersteinDomainLoss
 from adaption.conditional.cdd import ContrastiveDomainDiscrepancyLoss
 from adaption.conditional.jdot import JointDistributionOptimalTransportLoss
 from adaption.conditional.lmmd import LocalMaximumMeanDiscrepancyLoss
@@ -91,6 +93,7 @@ __all__ = [
     "MinimumClassConfusionLoss",
     "MutualInformationLoss",
     "NuclearNormMaximizationLoss",
+    "NuclearWassersteinDiscrepancyLoss",
     "ProxyADistance",
     "PseudoLabelLoss",
     "RegressionDisparity",
@@ -101,5 +104,6 @@ __all__ = [
     "SoftNeighborhoodDensity",
     "UnknownClassBinaryCrossEntropy",
     "VirtualAdversarialLoss",
+    "WassersteinDomainLoss",
     "collect_classification_results",
 ]

@@ -92,9 +92,10 @@ def same_layer(source_name: str, source: Tensor, target_name: str, target: Tenso
     if source.shape[1:] != target.shape[1:]:
         expected = source.shape[1] if source.ndim == 2 else tuple(source.shape[1:])
         what = "as many columns" if source.ndim == target.ndim == 2 else "the same shape after the first dimension"
+        source_of = "logits of the same network" if source_name.endswith("logits") else "features of the same layer"
         msg = (
             f"`{target_name}` must have {what} as `{source_name}` ({expected}), but got shape {shape(target)}. "
-            "Pass features of the same layer for both domains."
+            f"Pass {source_of} for both domains."
         )
         raise ValueError(msg)
     same_device(source_name, source, target_name, target)

@@ -21,11 +21,16 @@ def way_out() -> AbstractContextManager[Any] | None:
     """How to get there; None where neither is at work, and in a compiled step, which asks no such question."""
     if torch.compiler.is_compiling():
         return None
-    if _functorch.peek_interpreter_stack() is not None:
+    if inside_transforms():
         from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack  # noqa: PLC0415
 
         return temporarily_clear_interpreter_stack()
     return torch.inference_mode(mode=False) if torch.is_inference_mode_enabled() else None
+
+
+def inside_transforms() -> bool:
+    """Whether a transform of `torch.func` is at work."""
+    return _functorch.peek_interpreter_stack() is not None
 
 
 def unwrapped(caller: str, value: Any) -> Any:

@@ -4,6 +4,7 @@ from adaption.adversarial.adda import adversarial_discriminative_loss
 from adaption.adversarial.advent import entropy_map
 from adaption.adversarial.cdan import conditional_domain_adversarial_loss
 from adaption.adversarial.dann import domain_adversarial_loss
+from adaption.adversarial.nuclear_wasserstein import nuclear_wasserstein_discrepancy
 from adaption.conditional.cdd import contrastive_domain_discrepancy
 from adaption.conditional.jdot import joint_distribution_optimal_transport
 from adaption.conditional.lmmd import local_maximum_mean_discrepancy
@@ -75,6 +76,7 @@ __all__ = [
     "minimum_class_confusion",
     "mutual_information",
     "nuclear_norm_maximization",
+    "nuclear_wasserstein_discrepancy",
     "pseudo_label_loss",
     "regression_disparity",
     "regression_margin_disparity_discrepancy",

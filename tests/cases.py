@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from formulas import FORMULAS, evidence, random_features, virtual_adversarial
+from formulas import FORMULAS, evidence, random_features, virtual_adversarial, wasserstein
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
@@ -132,6 +132,10 @@ def logits(n: int, _: int) -> tuple[Tensor]:
     return (torch.randn(n, WIDTH),)
 
 
+def logits_of_both(n: int, m: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(n, CLASSES), 2 * torch.randn(m, CLASSES)
+
+
 def losses_and_ratios(n: int, _: int) -> tuple[Tensor, Tensor]:
     return torch.randn(n).square(), torch.rand(n) + 0.1
 
@@ -224,6 +228,20 @@ def dense_dann(kind: type[nn.Module] = nn.Conv2d, reduction: str = "mean") -> Ca
 
 def segmentation_discriminator() -> nn.Module:
     module: nn.Module = seeded(lambda: SegmentationDiscriminator(CLASSES, ndf=2))
+    return module
+
+
+def curved_critic() -> nn.Module:
+    """A critic whose slope differs from point to point. A bias at its end would have no part in the value."""
+    module: nn.Module = seeded(lambda: nn.Sequential(nn.Linear(WIDTH, 5), nn.Tanh(), nn.Linear(5, 1, bias=False)))
+    return module
+
+
+def critic_of_images() -> nn.Module:
+    """One score for an image, by what is linear in it."""
+    module: nn.Module = seeded(
+        lambda: nn.Sequential(nn.Conv2d(WIDTH, 1, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    )
     return module
 
 
@@ -547,6 +565,25 @@ CASES = [
         lambda n, _: (torch.randn(n, 1, 2, 3), "target"),
         _adda,
         looked_at=(0,),
+    ),
+    Case(  # linear: its slope is the same at all points, so that batches add up to one
+        "WDGRL",
+        lambda: adaption.WassersteinDomainLoss(seeded(lambda: nn.Linear(WIDTH, 1, bias=False))),
+        features,
+        wasserstein,
+    ),
+    Case(
+        "WDGRL without penalty",
+        lambda: adaption.WassersteinDomainLoss(curved_critic(), gradient_penalty=0),
+        features,
+        wasserstein,
+    ),
+    Case("WDGRL dense", lambda: adaption.WassersteinDomainLoss(critic_of_images()), places(2, 3), wasserstein),
+    Case(
+        "DALN",
+        adaption.NuclearWassersteinDiscrepancyLoss,
+        logits_of_both,
+        lambda _, *batch: functional.nuclear_wasserstein_discrepancy(*batch),
     ),
     Case("ADVENT source", advent, images("source"), _advent, looked_at=(0,)),
     Case("ADVENT target", advent, images("target"), _advent, looked_at=(0,)),

@@ -383,6 +383,30 @@ def advent(metric: Any, logits: Tensor, domain_label: str) -> Tensor:
     return adda(metric, metric.domain_disc(entropy), domain_label)
 
 
+def wasserstein(metric: Any, source: Tensor, target: Tensor, turn: Turn = straight) -> Tensor:
+    """Shen et al. 2018, equations (2) and (5), with the sign of what the critic minimises.
+
+    The points of the penalty are those of the metric: they are part of the metric's state.
+    """
+    means = [one_each(metric.critic(turn(x))).mean() for x in (source, target)]
+    value = means[1] - means[0]
+    if metric.gradient_penalty > 0:
+        points = metric.points(source.detach(), target.detach())
+        slopes = torch.func.grad(lambda x: metric.critic(x).sum())(points).flatten(1).square().sum(1).sqrt()
+        value = value + metric.gradient_penalty * (slopes - 1).square().mean()
+    return value
+
+
+def nuclear_wasserstein(_: Any, source_logits: Tensor, target_logits: Tensor) -> Tensor:
+    """Chen et al. 2022, each norm over sqrt(n C) in place of n."""
+    source, target = (logits.softmax(1) for logits in (source_logits, target_logits))
+    value: Tensor = (
+        torch.linalg.svdvals(target).sum() / target.numel() ** 0.5
+        - torch.linalg.svdvals(source).sum() / source.numel() ** 0.5
+    )
+    return value
+
+
 # task heads
 
 
@@ -719,6 +743,8 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "ConditionalDomainAdversarialLoss": cdan,
     "AdversarialDiscriminativeLoss": adda,
     "DomainAdversarialEntropyLoss": advent,
+    "WassersteinDomainLoss": wasserstein,
+    "NuclearWassersteinDiscrepancyLoss": nuclear_wasserstein,
     "ClassifierDiscrepancyLoss": mcd,
     "MarginalEntropyLoss": marginal_entropy,
     "MarginDisparityDiscrepancy": mdd,

@@ -19,6 +19,7 @@ from cases import (
     Case,
     cast,
     cosine,
+    curved_critic,
     features,
     heads,
     heatmaps,
@@ -95,6 +96,7 @@ ROWS = [
     row("VAT logits", lambda: deep_vat(1.0, xi=0.1), inputs_and_logits, "VAT"),
     row("consistency shares", adaption.L2ConsistencyLoss, masked_by_shares, "consistency L2"),
     row("PADA 1", lambda: adaption.ClassWeightModule(1.0), lambda _, m: (torch.randn(m, WIDTH),), "PADA"),
+    row("WDGRL curved", lambda: adaption.WassersteinDomainLoss(curved_critic()).eval(), features, "WDGRL"),
     row("OSBP 0", lambda: adaption.UnknownClassBinaryCrossEntropy(0.0), lambda n, _: (torch.randn(n, 4),), "OSBP"),
     row("OSBP 1", lambda: adaption.UnknownClassBinaryCrossEntropy(1.0), lambda n, _: (torch.randn(n, 4),), "OSBP"),
     row(

@@ -95,6 +95,7 @@ LOGITS = {
     "entropy": (0,),
     "information": (0,),
     "nuclear norm": (0,),
+    "DALN": (0, 1),
     "pseudo label": (0,),
     "JDOT": (3,),
 }

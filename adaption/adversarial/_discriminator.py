@@ -20,14 +20,16 @@ _SQUASHES = (nn.Sigmoid, nn.Hardsigmoid, nn.LogSigmoid, nn.Softmax, nn.Softmax2d
 _RESHAPES = (nn.Flatten, nn.Unflatten, nn.Identity)
 
 
-def check_discriminator(name: str, discriminator: object) -> None:
+_SIGMOID_INSIDE = "The loss takes the sigmoid itself, and of numbers that are squashed already it comes nowhere near 0"
+
+
+def check_discriminator(name: str, discriminator: object, why_logits: str = _SIGMOID_INSIDE) -> None:
     """Something to call; a warning where its last module can be seen and does not give logits."""
     _checks.function(name, discriminator)
     last = _last(discriminator)
     if isinstance(last, _SQUASHES):
         rank_zero_warn(
-            f"`{name}` must give logits, but ends in {type(last).__name__}. The loss takes the sigmoid itself, and of "
-            "numbers that are squashed already it comes nowhere near 0. Drop the last module. "
+            f"`{name}` must give logits, but ends in {type(last).__name__}. {why_logits}. Drop the last module. "
             f"See {_checks.CONVENTIONS}#logits.",
             UserWarning,
         )

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from adaption import _checks
-from adaption._closed_form import ClosedForm
 from adaption._global_batch import GlobalBatchMetric
 from adaption._metric import Statistics
+from adaption._nuclear_norm import check_classes_of_before, gram_of_classes, norm_of_batch, norm_of_sums, predictions
 from adaption._precision import full_precision
-from adaption._spectrum import finite
-from adaption._states import sum_dtype
 
 
 @full_precision
@@ -53,57 +49,14 @@ def nuclear_norm_maximization(target_logits: Tensor) -> Tensor:
         >>> nuclear_norm_maximization(200 * torch.eye(3)), nuclear_norm_maximization(torch.zeros(3, 4))
         (tensor(-1.), tensor(-0.2500))
     """
-    return _of_predictions(_predictions(target_logits))
-
-
-def _predictions(target_logits: Tensor) -> Tensor:
-    _checks.matrix("target_logits", target_logits, "classes")
-    _checks.logits("target_logits", target_logits)
-    return target_logits.softmax(1)
-
-
-def _of_predictions(p: Tensor) -> Tensor:
-    largest: float = p.numel() ** 0.5
-    return -_nuclear_norm([p]) / largest
+    return -norm_of_batch(predictions("target_logits", target_logits))
 
 
 @full_precision
 def _statistics(target_logits: Tensor) -> Statistics:
     """The Gram matrix of the classes, the number of samples, and the predictions for the value of the batch."""
-    p = _predictions(target_logits)
-    rows = p.detach().to(sum_dtype(p.device))
-    return (rows.T @ rows).flatten(), len(p), p
-
-
-def _evaluate(tensors: list[Tensor], needed: list[bool], _options: list[float]) -> list[Tensor]:
-    """The nuclear norm of a matrix, and its gradient if it is needed."""
-    (matrix,) = tensors
-    rows = matrix.to(sum_dtype(matrix.device))
-    tall = len(rows) > rows.shape[1]
-    gram = rows.T @ rows if tall else rows @ rows.T
-    if not needed[0]:
-        return [_sum_of_roots(gram, matrix.dtype)[0].to(matrix.dtype)]
-    norm, inverse = _sum_of_roots(gram, matrix.dtype, inverse=True)
-    gradient = rows @ inverse if tall else inverse @ rows
-    return [norm.to(matrix.dtype), gradient.to(matrix.dtype)]
-
-
-def _sum_of_roots(gram: Tensor, dtype: torch.dtype, *, inverse: bool = False) -> tuple[Tensor, ...]:
-    """The sum of the square roots of the eigenvalues of a Gram matrix, and the inverse of its own root if asked for.
-
-    What cannot be told from the rounding of the matrix, or of entries in `dtype`, counts as 0 in both.
-    """
-    poison = 0 * gram.trace()  # NaN in the matrix is NaN in the value
-    values, vectors = torch.linalg.eigh(finite(gram))
-    rounding = max(len(gram) * torch.finfo(gram.dtype).eps, (4 * torch.finfo(dtype).eps) ** 2)
-    roots = values.where(values > rounding * values[-1], 0.0).sqrt()
-    if not inverse:
-        return (roots.sum() + poison,)
-    scaled = vectors * roots.reciprocal().where(roots > 0, 0.0)
-    return roots.sum() + poison, scaled @ vectors.T + poison
-
-
-_nuclear_norm = ClosedForm("nuclear_norm", _evaluate)
+    p = predictions("target_logits", target_logits)
+    return gram_of_classes(p), len(p), p
 
 
 class NuclearNormMaximizationLoss(GlobalBatchMetric):
@@ -164,16 +117,11 @@ class NuclearNormMaximizationLoss(GlobalBatchMetric):
     def _statistics(self, target_logits: Tensor) -> Statistics:
         (target_logits,) = self._global_batch(target_logits=target_logits)
         statistics = _statistics(target_logits)
-        if self.class_gram.ndim:
-            _checks.classes_of_before("target_logits", target_logits, round(len(self.class_gram) ** 0.5))
+        check_classes_of_before("target_logits", target_logits, self.class_gram)
         return statistics
 
     def _batch_value(self, *statistics: Any) -> Tensor:
-        return _of_predictions(statistics[-1])
+        return -norm_of_batch(statistics[-1])
 
     def _value(self, *statistics: Any) -> Tensor:
-        gram, number = statistics
-        classes = round(gram.numel() ** 0.5)
-        (norm,) = _sum_of_roots(gram.view(classes, classes), gram.dtype)
-        value: Tensor = -norm / (number * classes).sqrt()
-        return value
+        return -norm_of_sums(*statistics)

@@ -369,6 +369,23 @@ def plain_vat(model: nn.Module, inputs: Tensor) -> Tensor:
     return F.kl_div(model(inputs + 3.5 * F.normalize(gradient)).log_softmax(1), p, reduction="batchmean")
 
 
+def plain_nuclear_wasserstein(source: Tensor, target: Tensor) -> Tensor:
+    """Two nuclear norms by torch's own decomposition."""
+    return plain_nuclear_norm(source) - plain_nuclear_norm(target)
+
+
+def plain_wasserstein(critic: nn.Module, source: Tensor, target: Tensor) -> Tensor:
+    """The formula as one writes it down, with points from the global generator."""
+    scores = [critic(functional.gradient_reversal(features)) for features in (source, target)]
+    number = max(len(source), len(target))
+    pairs = source[torch.randint(len(source), (number,))], target[torch.randint(len(target), (number,))]
+    share = torch.rand(number, 1)
+    points = (share * pairs[0] + (1 - share) * pairs[1]).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
+    value: Tensor = scores[1].mean() - scores[0].mean() + 10 * (gradient.norm(dim=1) - 1).square().mean()
+    return value
+
+
 def floor(source: Tensor, target: Tensor) -> None:
     """What no full-size implementation goes below: one product for the distances, one exp, one for the gradient."""
     with torch.no_grad():
@@ -683,6 +700,16 @@ def _(n: int, d: int) -> Step:
     return resetting(rul_adapt().DomainAdversarialLoss(discriminator(d)), *leaves(n, d))
 
 
+@contestant("WDGRL", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(adaption.WassersteinDomainLoss(discriminator(d)), *leaves(n, d))
+
+
+@contestant("WDGRL", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_wasserstein, discriminator(d), *leaves(n, d))
+
+
 @contestant("CDAN", "adaption")
 def _(n: int, d: int) -> Step:
     loss = adaption.ConditionalDomainAdversarialLoss(discriminator(CLASSES * d))
@@ -829,3 +856,13 @@ def _(n: int, d: int) -> Step:
 @contestant("nuclear norm", "pytorch-adapt")
 def _(n: int, d: int) -> Step:
     return step(pytorch_adapt("bnm_loss").BNMLoss(), leaves(n, d)[1])
+
+
+@contestant("DALN", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.nuclear_wasserstein_discrepancy, *leaves(n, d))
+
+
+@contestant("DALN", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_nuclear_wasserstein, *leaves(n, d))

@@ -279,6 +279,12 @@ PROMISES: dict[str, tuple[float, str, Callable[[], float]]] = {
         "",
         lambda: beside_plain("nuclear norm", 256, 100),
     ),
+    "DALN, 256 x 100: time over two of `torch.linalg.matrix_norm`": (
+        1.0,
+        "",
+        lambda: beside_plain("DALN", 256, 100),
+    ),
+    "WDGRL, n = m = 128, d = 256: time over plain autograd": (1.1, "", lambda: beside_plain("WDGRL", 128, 256)),
     "DANN, batch of 32: metric(..) over torchmetrics' own forward": (
         0.5,
         "",

@@ -148,6 +148,7 @@ LOSSES: dict[str, tuple[Callable[[], AdditiveMetric], Callable[..., tuple[Any, .
     "class balance": (lambda: adaption.ClassBalanceLoss(CLASSES, gather_distributed=True), _predictions),
     "MCC": (lambda: adaption.MinimumClassConfusionLoss(gather_distributed=True), _logits),
     "information": (lambda: adaption.InformationMaximizationLoss(0.7, gather_distributed=True), _logits),
+    "DALN": (lambda: adaption.NuclearWassersteinDiscrepancyLoss(gather_distributed=True), _outputs),
     "nuclear norm": (lambda: adaption.NuclearNormMaximizationLoss(gather_distributed=True), _logits),
 }
 

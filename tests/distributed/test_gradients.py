@@ -23,7 +23,8 @@ NO_SUMS = {
     *("JMMD", "JMMD thetas", "JMMD pooled", "JMMD pooled thetas"),
     *("CDAN+E", "CDAN+E sum", "CDAN+E none", "MCD marginal entropy", "MCD marginal entropy dense", "class balance"),
     *("mutual information", "mutual information dense"),
-    *("MCC", "information", "information dense", "nuclear norm", "pseudo label share dense", "pseudo label share none"),
+    *("MCC", "information", "information dense", "nuclear norm", "DALN"),
+    *("pseudo label share dense", "pseudo label share none"),
 }
 SUMMED = {
     *("DANN sum", "DANN sequence sum", "CDAN sum", "MDD sum", "RegDA weighted", "consistency L2 sum"),

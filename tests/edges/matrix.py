@@ -118,7 +118,7 @@ def compares_moments(case: Case) -> bool:
 
 def is_adversarial(case: Case) -> bool:
     """Whether the loss asks a discriminator behind a gradient reversal about both domains."""
-    return setting(case, "grl") is not None
+    return setting(case, "grl") is not None and setting(case, "domain_disc") is not None
 
 
 def takes_probabilities(case: Case) -> bool:
@@ -285,6 +285,15 @@ def _one_cost(case: Case) -> tuple[str, float]:
     return "less than w log c", cost * math.exp(-1 / (setting(case, "regularization") + 2 * penalty))
 
 
+def _penalty_alone(case: Case, batch: dict[str, Any]) -> tuple[str, float]:
+    """Of a critic that scores both domains alike, and whose slope is everywhere the same."""
+    metric: Any = case.build()
+    if metric.gradient_penalty == 0:
+        return "0", 0.0
+    slope = torch.func.grad(lambda rows: metric.critic(rows).sum())(batch["source_features"][:1]).norm()
+    return "w (slope - 1)²", metric.gradient_penalty * (slope.item() - 1) ** 2
+
+
 UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, Any]]] = {
     "AdaptiveFeatureNormLoss": lambda case, _: _lengths(case, torch.tensor(WIDTH**0.5)),
     "AdversarialDiscriminativeLoss": _constant_logits,
@@ -316,6 +325,7 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, Any]]] = {
     "MinimumClassConfusionLoss": lambda *_: ("1 - 1/c", 1 - 1 / WIDTH),
     "MutualInformationLoss": lambda *_: ("0", 0.0),
     "NuclearNormMaximizationLoss": lambda *_: ("-1/c", -1 / WIDTH),
+    "NuclearWassersteinDiscrepancyLoss": lambda *_: ("0", 0.0),
     "ProxyADistance": lambda *_: ("0", 0.0),
     "PseudoLabelLoss": lambda *_: ("0", 0.0),
     "RegressionMarginDisparityDiscrepancy": lambda *_: ("0", 0.0),
@@ -323,6 +333,7 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, Any]]] = {
     "SinkhornDivergenceLoss": lambda *_: ("0", 0.0),
     "SlicedWassersteinLoss": lambda *_: ("0", 0.0),
     "SoftNeighborhoodDensity": lambda *_: ("log(n - 1)", math.log(N - 1)),
+    "WassersteinDomainLoss": _penalty_alone,
     "UnknownClassBinaryCrossEntropy": lambda case, _: ("H(t, 1/c)", _binary_entropy(setting(case, "t"), 1 / WIDTH)),
 }
 
@@ -386,10 +397,12 @@ EQUAL: dict[str, Callable[[Case, dict[str, Any]], tuple[str, float]]] = {
     "BatchSpectralPenalizationLoss": _twice_the_energy,
     "DomainAccuracy": lambda *_: ("0.5", 0.5),
     "HigherOrderMomentMatchingLoss": lambda *_: ("0", 0.0),
+    "NuclearWassersteinDiscrepancyLoss": lambda *_: ("0", 0.0),
     "ProxyADistance": lambda *_: ("0", 0.0),
     "RepresentationSubspaceDistanceLoss": lambda *_: ("0", 0.0),
     "SinkhornDivergenceLoss": lambda *_: ("0", 0.0),
     "SlicedWassersteinLoss": lambda *_: ("0", 0.0),
+    "WassersteinDomainLoss": _penalty_alone,
 }
 TWINS = {"predictions2": "predictions1", "teacher": "student", "output_adv": "output"}
 
@@ -643,6 +656,7 @@ LARGE: dict[str, Callable[[Case, Batch], str]] = {
     "LocalMaximumMeanDiscrepancyLoss": _matched_classes,
     "MinimumClassConfusionLoss": _collapsed("1 - 1/c", lambda _: 1 - 1 / WIDTH),
     "NuclearNormMaximizationLoss": _collapsed("-1/√c", lambda _: -(WIDTH**-0.5)),
+    "NuclearWassersteinDiscrepancyLoss": _collapsed("0", lambda _: 0.0),
     "ProxyADistance": _one_domain,
     "PseudoLabelLoss": _collapsed("0", lambda _: 0.0),
     "RegressionDisparity": _sure_heatmaps,

@@ -51,7 +51,7 @@ RESAMPLED = [
     for strategy in ("multinomial", *([] if case.name.endswith("none") else ["poisson"]))
 ]
 OF_LOGITS = ("MCC", "entropy", "information", "nuclear norm", "pseudo label")
-GAMES = ("DANN", "CDAN", "ADDA", "ADVENT", "MDD", "OSBP")
+GAMES = ("DANN", "CDAN", "WDGRL", "DALN", "ADDA", "ADVENT", "MDD", "OSBP")
 
 
 def batches(case: Case, number: int = 4) -> list[tuple[Any, ...]]:

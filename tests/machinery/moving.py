@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -60,7 +61,9 @@ def moving(case: Case, **more: Any) -> AdditiveMetric:
     for name, value in asked(metric).items():
         several = isinstance(value, nn.ModuleList)
         settings[name] = [Moving(item) for item in value] if several else Moving(value)
-    built: AdditiveMetric = type(metric)(**settings | more)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`critic` must not normalise over the batch")  # it normalises something else
+        built: AdditiveMetric = type(metric)(**settings | more)
     return built
 
 

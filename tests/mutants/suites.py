@@ -26,6 +26,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_dense.py": (ENGINE, ""),
     "_distances.py": (ENGINE, ""),
     "_distributed.py": (("distributed", "machinery/test_joining.py"), ""),
+    "_draws.py": (("features/test_sliced_wasserstein.py", "adversarial/test_wasserstein.py"), "liced or WDGRL"),
     "_global_batch.py": (("distributed/test_gather.py", "distributed/test_gradients.py"), ""),
     "_host.py": (("machinery/test_waiting.py",), ""),
     "_kernels.py": ((*ENGINE, "distance/test_mmd_test.py", "conditional/test_cdd.py"), ""),
@@ -35,6 +36,10 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
         "L2 or (DANN and none) or (MMD and pooled) or entropy or two-sample",
     ),
     "_modes.py": (("machinery/test_own_memory.py",), ""),
+    "_nuclear_norm.py": (
+        ("predictions/test_nuclear_norm.py", "adversarial/test_nuclear_wasserstein.py"),
+        "uclear or DALN",
+    ),
     "_settings.py": (("machinery/test_settings.py", "machinery/test_joining.py"), ""),
     "_signature.py": (("machinery/test_calls.py",), ""),
     "_states.py": (
@@ -60,6 +65,11 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "adversarial/advent.py": (("adversarial/test_advent.py",), "ADVENT or DomainAdversarialEntropy or entropy_map"),
     "adversarial/cdan.py": (("adversarial/test_cdan.py",), "CDAN or ConditionalDomain or conditional_domain"),
     "adversarial/dann.py": (("adversarial/test_dann.py",), "DANN or DomainAdversarialLoss or domain_adversarial"),
+    "adversarial/nuclear_wasserstein.py": (
+        ("adversarial/test_nuclear_wasserstein.py",),
+        "DALN or nuclear_wasserstein or NuclearWasserstein",
+    ),
+    "adversarial/wasserstein.py": (("adversarial/test_wasserstein.py",), "WDGRL or WassersteinDomain"),
     "conditional/_classes.py": (("conditional",), "LMMD or CDD"),
     "conditional/cdd.py": (("conditional/test_cdd.py",), "CDD or contrastive or Contrastive"),
     "conditional/jdot.py": (("conditional/test_jdot.py",), "JDOT or joint_dist or JointDist"),

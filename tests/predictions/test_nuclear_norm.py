@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from adaption import NuclearNormMaximizationLoss
+from adaption._nuclear_norm import norm_of_batch
 from adaption.functional import nuclear_norm_maximization
-from adaption.predictions import nuclear_norm
 
 
 def by_numpy(logits: Any) -> tuple[float, Any]:
@@ -37,7 +37,7 @@ def test_equals_the_paper(samples: int, classes: int, seed: int) -> None:
 
 def gradient_by_predictions(p: Tensor) -> Tensor:
     p = p.clone().requires_grad_()
-    nuclear_norm._of_predictions(p).backward()
+    (-norm_of_batch(p)).backward()
     assert p.grad is not None
     return p.grad
 

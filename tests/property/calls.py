@@ -249,6 +249,7 @@ METHODS: dict[tuple[str, str], Callable[[], Arguments]] = {
 # Settings of the metrics that are called, and whose answers are checked.
 ASKED = (
     "criterion",
+    "critic",
     "distance_measure",
     "domain_disc",
     "grl",

@@ -39,7 +39,8 @@ def adversarial(source: Tensor, target: Tensor, logits: Tensor) -> Tensor:
     loss = F.domain_adversarial_loss(discriminator(reversed_source), discriminator(target), reduction="mean")
     weights = assert_type(F.class_weights(logits, temperature=0.5), Tensor)
     each = F.domain_adversarial_loss(discriminator(source), discriminator(target), weights[logits.argmax(1)])
-    return assert_type(loss + each, Tensor)
+    discrepancy = assert_type(F.nuclear_wasserstein_discrepancy(logits, logits), Tensor)
+    return assert_type(loss + each + discrepancy, Tensor)
 
 
 def predictions(logits: Tensor, teacher_logits: Tensor) -> Tensor:

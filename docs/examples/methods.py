@@ -3,16 +3,16 @@
 A method is a module. Called with a batch, it returns the loss of the step: cross entropy on the source, plus its
 metrics times their weights. Most losses need no more than a line in `METHODS`; a second head, a teacher or a game of
 its own is a small class. Weights and schedules are the papers' or the library's defaults. Chosen by target accuracy on
-the seeds 100 and 101 were self-ensembling's weights, ADDA's rate, the weights of CORAL, CMD, Sinkhorn, sliced
-Wasserstein and DeepJDOT, whose values are in units of the features, and that the losses of predictions wait for half
-of the run: their authors begin with a network trained on ImageNet, this one begins with random weights.
+the seeds 100 and 101 were self-ensembling's weights, ADDA's rate, VADA's length and weights, the weights of CORAL, CMD,
+Sinkhorn, sliced Wasserstein and DeepJDOT, whose values are in units of the features, and that the losses of predictions
+wait for half of the run: their authors begin with a network trained on ImageNet, this one begins with random weights.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -43,6 +43,7 @@ from adaption import (
     PseudoLabelLoss,
     SinkhornDivergenceLoss,
     SlicedWassersteinLoss,
+    VirtualAdversarialLoss,
 )
 from adaption.layers import DomainDiscriminator, EmaTeacher, GradientReversalLayer, WarmStartGradientReversalLayer
 
@@ -183,6 +184,42 @@ class PseudoLabels(Predictions):
         network = self.network[0]
         logits = network.classify(network(self.augment(batch["target_images"])))
         return {"logits": logits, "teacher_logits": batch["target_logits"]}
+
+
+class Vada(Method):
+    """DANN; after half of the run, VAT and the entropy on the target too, as VADA has them.
+
+    No small change of a target image is to turn its prediction over, of which the entropy makes the network certain.
+    Without DANN both hold in place what the source alone has learnt: the target was recognised worse than without them.
+    """
+
+    def __init__(
+        self, network: Network, steps: int, epsilon: float = 1.0, weight: float = 0.01, entropy: float = 0.1
+    ) -> None:
+        vat = VirtualAdversarialLoss(nn.Sequential(network, network.classify), epsilon)
+        metrics = {"DANN": dann(steps), "VAT": vat, "entropy": EntropyMinimizationLoss()}
+        super().__init__(metrics, VAT=weight, entropy=entropy)
+        self.steps_left = steps // 2
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:  # noqa: FBT001, FBT002
+        """Those of the discriminator: the network's are the optimizer's already."""
+        return self.metrics["DANN"].parameters(recurse)
+
+    def forward(self, batch: dict[str, Any]) -> Tensor:
+        """DANN first, all three after."""
+        if self.steps_left > 0:
+            loss = F.cross_entropy(batch["source_logits"], batch["labels"])
+            loss += self.weights.get("DANN", 1.0) * self.metrics["DANN"](batch["source"], batch["target"])
+            return loss
+        return super().forward(batch)
+
+    def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The images themselves."""
+        return {**batch, "inputs": batch["target_images"]}
+
+    def after_step(self, _optimizer: torch.optim.Optimizer) -> None:
+        """Count."""
+        self.steps_left -= 1
 
 
 class MarginDisparity(Method):
@@ -349,4 +386,5 @@ METHODS: dict[str, Callable[[Network, int], Method]] = {
     "information maximisation": lambda _, steps: Predictions(InformationMaximizationLoss(), steps),
     "nuclear norm": lambda _, steps: Predictions(NuclearNormMaximizationLoss(), steps),
     "pseudo labels": PseudoLabels,
+    "VADA": Vada,
 }

@@ -16,6 +16,8 @@ from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision, log_odds
 
 Disparity = Callable[[Tensor, Tensor], Tensor]
+# from the outputs of the main and the adversarial head, those of the source first, to the values of both domains
+Disparities = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def margin_disparity_discrepancy(
@@ -80,8 +82,19 @@ def margin_disparity_discrepancy(
     """
     outputs = source_output, source_output_adv, target_output, target_output_adv
     weights = source_weights, target_weights
-    disparities = source_disparity, target_disparity
-    return _reduction.value(reduction, *_statistics(*outputs, *weights, *disparities, margin, reduction))
+    disparities = _each(source_disparity, target_disparity)
+    return _reduction.value(reduction, *_statistics(*outputs, *weights, disparities, margin, reduction))
+
+
+def _each(source_disparity: Disparity, target_disparity: Disparity) -> Disparities:
+    """Both domains, one after the other."""
+    for name, disparity in (("source_disparity", source_disparity), ("target_disparity", target_disparity)):
+        _checks.function(name, disparity)
+
+    def disparities(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Tensor) -> tuple[Tensor, Tensor]:
+        return source_disparity(source, source_adv), target_disparity(target, target_adv)
+
+    return disparities
 
 
 @full_precision
@@ -92,12 +105,11 @@ def _statistics(
     target_output_adv: Tensor,
     source_weights: Tensor | None,
     target_weights: Tensor | None,
-    source_disparity: Disparity,
-    target_disparity: Disparity,
+    disparities: Disparities,
     margin: float,
     reduction: str,
 ) -> Statistics:
-    _check_settings(margin, reduction, source_disparity=source_disparity, target_disparity=target_disparity)
+    _check_settings(margin, reduction)
     for name, main, adv in (
         ("source_output", source_output, source_output_adv),
         ("target_output", target_output, target_output_adv),
@@ -108,20 +120,19 @@ def _statistics(
     _checks.same_layer("source_output", source_output, "target_output", target_output)
     if reduction != "mean":
         _checks.same_size("source_output", source_output, "target_output", target_output, f'reduction="{reduction}"')
+    values_of_both = disparities(source_output, source_output_adv, target_output, target_output_adv)
     losses = []
-    for domain, disparity, main, adv, weights in (
-        ("source", source_disparity, source_output, source_output_adv, source_weights),
-        ("target", target_disparity, target_output, target_output_adv, target_weights),
+    for domain, values, main, weights in (
+        ("source", values_of_both[0], source_output, source_weights),
+        ("target", values_of_both[1], target_output, target_weights),
     ):
         need = f"`{domain}_weights`" if weights is not None else 'reduction="none"' if reduction == "none" else None
-        values = _reduction.per_sample(f"{domain}_disparity", disparity(main, adv), main, need)
-        losses.append(_reduction.weighted(f"{domain}_weights", values, weights))
+        per_sample = _reduction.per_sample(f"{domain}_disparity", values, main, need)
+        losses.append(_reduction.weighted(f"{domain}_weights", per_sample, weights))
     return _reduction.statistics(reduction, -margin * losses[0], losses[1])
 
 
-def _check_settings(margin: float, reduction: str, **disparities: object) -> None:
-    for name, disparity in disparities.items():
-        _checks.function(name, disparity)
+def _check_settings(margin: float, reduction: str) -> None:
     _checks.positive("margin", margin)
     _reduction.check(reduction)
 
@@ -182,23 +193,19 @@ def classification_margin_disparity_discrepancy(
     """
     outputs = source_output, source_output_adv, target_output, target_output_adv
     weights = source_weights, target_weights
-    disparities = _classifier_source_disparity, _classifier_target_disparity
-    return _reduction.value(reduction, *_statistics(*outputs, *weights, *disparities, margin, reduction))
+    return _reduction.value(reduction, *_statistics(*outputs, *weights, _of_classifiers, margin, reduction))
 
 
-def _classifier_source_disparity(logits: Tensor, logits_adv: Tensor) -> Tensor:
-    _checks.logits("source_output_adv", logits_adv)
-    return -F.logsigmoid(_odds(logits, logits_adv))
-
-
-def _classifier_target_disparity(logits: Tensor, logits_adv: Tensor) -> Tensor:
-    _checks.logits("target_output_adv", logits_adv)
-    return F.logsigmoid(-_odds(logits, logits_adv))
+def _of_classifiers(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Tensor) -> tuple[Tensor, Tensor]:
+    _checks.logits("source_output_adv", source_adv)
+    _checks.logits("target_output_adv", target_adv)
+    odds = _odds(torch.cat([source.detach(), target.detach()]), torch.cat([source_adv, target_adv]))
+    return -F.logsigmoid(odds[: len(source)]), F.logsigmoid(-odds[len(source) :])
 
 
 def _odds(logits: Tensor, logits_adv: Tensor) -> Tensor:
     """The adversarial logit of the main head's class against all other classes together: log(p / (1 - p))."""
-    largest, labels = logits.detach().max(1, keepdim=True)
+    largest, labels = logits.max(1, keepdim=True)
     # the smallest number and not minus infinity: where all others are that, the largest of them is to be finite
     others = logits_adv.scatter(1, labels, torch.finfo(logits_adv.dtype).min)
     no_label = largest - largest  # 0, but NaN where the main head's logits are not finite: those have no largest
@@ -260,16 +267,16 @@ def regression_margin_disparity_discrepancy(
     outputs = source_output, source_output_adv, target_output, target_output_adv
     weights = source_weights, target_weights
     _check_loss_function(loss_function)
-    disparity = _regressor_disparity(loss_function)
-    return _reduction.value(reduction, *_statistics(*outputs, *weights, disparity, disparity, margin, reduction))
+    disparities = _of_regressors(loss_function)
+    return _reduction.value(reduction, *_statistics(*outputs, *weights, disparities, margin, reduction))
 
 
-def _regressor_disparity(loss_function: Callable[..., Tensor]) -> Disparity:
+def _of_regressors(loss_function: Callable[..., Tensor]) -> Disparities:
     def disparity(output: Tensor, output_adv: Tensor) -> Tensor:
         values = loss_function(output_adv, output.detach(), reduction="none")
         return _reduction.per_sample("loss_function", values, output, 'reduction="none"')
 
-    return disparity
+    return _each(disparity, disparity)
 
 
 def _check_loss_function(loss_function: Callable[..., Tensor]) -> None:
@@ -340,8 +347,8 @@ class _MarginDisparity(AdditiveMetric):
             self._keep_sums("source_disparities", "num_source", "target_disparities", "num_target")
 
     @abstractmethod
-    def _disparities(self) -> tuple[Disparity, Disparity]:
-        """The measures of the source and of the target."""
+    def _disparities(self) -> Disparities:
+        """The measure of both domains."""
 
     def update(
         self,
@@ -366,7 +373,7 @@ class _MarginDisparity(AdditiveMetric):
         target_weights: Tensor | None = None,
     ) -> Statistics:
         outputs = source_output, source_output_adv, target_output, target_output_adv
-        return _statistics(*outputs, source_weights, target_weights, *self._disparities(), self.margin, self.reduction)
+        return _statistics(*outputs, source_weights, target_weights, self._disparities(), self.margin, self.reduction)
 
     def _value(self, *statistics: Any) -> Tensor:
         return _reduction.value(self.reduction, *statistics)
@@ -423,13 +430,14 @@ class MarginDisparityDiscrepancy(_MarginDisparity):
         reduction: str = "mean",
         **kwargs: Any,
     ) -> None:
-        _check_settings(margin, reduction, source_disparity=source_disparity, target_disparity=target_disparity)
+        _each(source_disparity, target_disparity)
+        _check_settings(margin, reduction)
         super().__init__(margin, reduction, **kwargs)
         self.source_disparity = source_disparity
         self.target_disparity = target_disparity
 
-    def _disparities(self) -> tuple[Disparity, Disparity]:
-        return self.source_disparity, self.target_disparity
+    def _disparities(self) -> Disparities:
+        return _each(self.source_disparity, self.target_disparity)
 
 
 class ClassificationMarginDisparityDiscrepancy(_MarginDisparity):
@@ -482,8 +490,8 @@ class ClassificationMarginDisparityDiscrepancy(_MarginDisparity):
         _check_settings(margin, reduction)
         super().__init__(margin, reduction, **kwargs)
 
-    def _disparities(self) -> tuple[Disparity, Disparity]:
-        return _classifier_source_disparity, _classifier_target_disparity
+    def _disparities(self) -> Disparities:
+        return _of_classifiers
 
 
 class RegressionMarginDisparityDiscrepancy(_MarginDisparity):
@@ -540,5 +548,5 @@ class RegressionMarginDisparityDiscrepancy(_MarginDisparity):
         super().__init__(margin, reduction, **kwargs)
         self.loss_function = loss_function
 
-    def _disparities(self) -> tuple[Disparity, Disparity]:
-        return (_regressor_disparity(self.loss_function),) * 2
+    def _disparities(self) -> Disparities:
+        return _of_regressors(self.loss_function)

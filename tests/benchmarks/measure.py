@@ -255,7 +255,7 @@ PROMISES: dict[str, tuple[float, str, Callable[[], float]]] = {
         lambda: beside_plain("information", 128, 345),
     ),
     "VAT, 128 x 256, a network of two hidden layers: time over plain autograd": (
-        1.3,
+        1.1,
         "",
         lambda: beside_plain("VAT", 128, 256),
     ),
@@ -265,7 +265,7 @@ PROMISES: dict[str, tuple[float, str, Callable[[], float]]] = {
         lambda: ratio(*(make(convolutions(), 64, 3 * 32 * 32) for make in (vat_step, plain_vat_step))),
     ),
     "mutual information, 128 x 31: time over plain autograd": (
-        1.6,
+        1.1,
         "",
         lambda: beside_plain("mutual information", 128, 31),
     ),

@@ -3,9 +3,10 @@
 A method is a module. Called with a batch, it returns the loss of the step: cross entropy on the source, plus its
 metrics times their weights. Most losses need no more than a line in `METHODS`; a second head, a teacher or a game of
 its own is a small class. Weights and schedules are the papers' or the library's defaults. Chosen by target accuracy on
-the seeds 100 and 101 were self-ensembling's weights, ADDA's rate, VADA's length and weights, the weights of CORAL, CMD,
-Sinkhorn, sliced Wasserstein and DeepJDOT, whose values are in units of the features, and that the losses of predictions
-wait for half of the run: their authors begin with a network trained on ImageNet, this one begins with random weights.
+the seeds 100 and 101 were self-ensembling's weights, ADDA's rate, VADA's length and weights, the weights of DALN,
+CORAL, CMD, Sinkhorn, sliced Wasserstein and DeepJDOT, whose values are in other units, and that the losses of
+predictions wait for half of the run: their authors begin with a network trained on ImageNet, this one begins with
+random weights.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from adaption import (
     MaximumMeanDiscrepancyLoss,
     MinimumClassConfusionLoss,
     NuclearNormMaximizationLoss,
+    NuclearWassersteinDiscrepancyLoss,
     PseudoLabelLoss,
     SinkhornDivergenceLoss,
     SlicedWassersteinLoss,
@@ -238,6 +240,20 @@ class MarginDisparity(Method):
         return {**main, "source_output_adv": source_adv, "target_output_adv": target_adv}
 
 
+class OwnDiscriminator(Method):
+    """DALN: the classifier tells the domains apart, behind a reversal, by the nuclear norm of its predictions."""
+
+    def __init__(self, network: Network, steps: int, weight: float = 0.1) -> None:
+        super().__init__({"DALN": NuclearWassersteinDiscrepancyLoss()}, DALN=weight)
+        self.reversal = warm(steps)
+        self.network = [network]  # in a list, so that it is not among the method's parameters
+
+    def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The logits of the reversed features."""
+        logits = self.network[0].classify(self.reversal(torch.cat([batch["source"], batch["target"]])))
+        return {"source_logits": logits[: len(batch["source"])], "target_logits": logits[len(batch["source"]) :]}
+
+
 class ClassifierDiscrepancy(Method):
     """MCD in one step: two heads part on the target, the features reunite them, a reversal between the two.
 
@@ -377,6 +393,7 @@ METHODS: dict[str, Callable[[Network, int], Method]] = {
     "BSP + DANN": lambda _, steps: Method({"DANN": dann(steps), "BSP": BatchSpectralPenalizationLoss()}, BSP=1e-4),
     "CDAN": lambda _, steps: Method({"CDAN": cdan(steps, entropy=False)}),
     "CDAN+E": lambda _, steps: Method({"CDAN+E": cdan(steps, entropy=True)}),
+    "DALN": OwnDiscriminator,
     "ADDA": Discriminative,
     "MCD": lambda _, __: ClassifierDiscrepancy(),
     "MDD": lambda _, steps: MarginDisparity(steps),

@@ -1,7 +1,7 @@
 """A pool of checkpoints to choose from: the rows of two tasks, at three weights, at several epochs.
 
 The rows, networks and optimizers are those of the digits and the objects. The weight of each loss is multiplied by 0.1,
-1 and 10 (of ADDA, whose loss has none, the rate of the moving encoder), and no run is left out, however bad, but four
+1 and 10 (of ADDA, whose loss has none, the rate of the moving encoder), and no run is left out, however bad, but six
 rows are, for time. A fifth of the source is not trained on: it is there for the scores that ask for labels. What a run
 says at each checkpoint is kept in a file of its own, so that a score can be added without any training, and a row
 without training the others.
@@ -29,7 +29,7 @@ from evidence.classification import Domains, classifier, logits
 from evidence.task import CONTROL, OFF, SOURCE_ONLY
 
 FACTORS = (0.1, 1.0, 10.0)
-LEFT_OUT = ("CMD", "Sinkhorn", "sliced Wasserstein", "AFN")  # so that the pool is trained in an hour
+LEFT_OUT = ("CMD", "Sinkhorn", "sliced Wasserstein", "AFN", "VADA", "DALN")  # so that the pool is trained in an hour
 COMPARED = 500  # samples of each domain for the distance of the log
 
 

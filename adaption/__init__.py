@@ -40,9 +40,11 @@ from adaption.hypothesis.mdd import (
 )
 from adaption.hypothesis.regda import RegressionDisparity
 from adaption.predictions.entropy import EntropyMinimizationLoss
+from adaption.predictions.entropy_separation import EntropySeparationLoss
 from adaption.predictions.information import InformationMaximizationLoss
 from adaption.predictions.mcc import MinimumClassConfusionLoss
 from adaption.predictions.nuclear_norm import NuclearNormMaximizationLoss
+from adaption.predictions.one_versus_all import OneVersusAllLoss, OpenSetEntropyLoss
 from adaption.predictions.osbp import UnknownClassBinaryCrossEntropy
 from adaption.predictions.pseudo_label import PseudoLabelLoss
 from adaption.selection.agreement import EnsembleAgreement
@@ -75,6 +77,7 @@ __all__ = [
     "DomainAdversarialLoss",
     "EnsembleAgreement",
     "EntropyMinimizationLoss",
+    "EntropySeparationLoss",
     "FrechetDistanceLoss",
     "HigherOrderMomentMatchingLoss",
     "ImportanceWeightModule",
@@ -94,6 +97,8 @@ __all__ = [
     "MutualInformationLoss",
     "NuclearNormMaximizationLoss",
     "NuclearWassersteinDiscrepancyLoss",
+    "OneVersusAllLoss",
+    "OpenSetEntropyLoss",
     "ProxyADistance",
     "PseudoLabelLoss",
     "RegressionDisparity",

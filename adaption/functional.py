@@ -33,9 +33,11 @@ from adaption.hypothesis.mdd import (
 from adaption.hypothesis.regda import regression_disparity
 from adaption.layers.gradient_reversal import gradient_reversal
 from adaption.predictions.entropy import entropy_minimization
+from adaption.predictions.entropy_separation import entropy_separation
 from adaption.predictions.information import information_maximization
 from adaption.predictions.mcc import minimum_class_confusion
 from adaption.predictions.nuclear_norm import nuclear_norm_maximization
+from adaption.predictions.one_versus_all import one_versus_all, open_set_entropy
 from adaption.predictions.osbp import unknown_class_binary_cross_entropy
 from adaption.predictions.pseudo_label import pseudo_label_loss
 from adaption.selection.importance import density_ratio
@@ -59,6 +61,7 @@ __all__ = [
     "domain_adversarial_loss",
     "entropy_map",
     "entropy_minimization",
+    "entropy_separation",
     "frechet_distance",
     "gradient_reversal",
     "higher_order_moment_matching",
@@ -77,6 +80,8 @@ __all__ = [
     "mutual_information",
     "nuclear_norm_maximization",
     "nuclear_wasserstein_discrepancy",
+    "one_versus_all",
+    "open_set_entropy",
     "pseudo_label_loss",
     "regression_disparity",
     "regression_margin_disparity_discrepancy",

@@ -136,6 +136,15 @@ def logits_of_both(n: int, m: int) -> tuple[Tensor, Tensor]:
     return torch.randn(n, CLASSES), 2 * torch.randn(m, CLASSES)
 
 
+def open_logits(n: int, _: int) -> tuple[Tensor]:
+    """A pair of logits for each class."""
+    return (torch.randn(n, 2, CLASSES),)
+
+
+def labelled_open_logits(n: int, _: int) -> tuple[Tensor, Tensor]:
+    return *open_logits(n, n), torch.arange(n) % CLASSES
+
+
 def losses_and_ratios(n: int, _: int) -> tuple[Tensor, Tensor]:
     return torch.randn(n).square(), torch.rand(n) + 0.1
 
@@ -672,6 +681,27 @@ CASES = [
         lambda: adaption.UnknownClassBinaryCrossEntropy(0.3),
         logits,
         lambda metric, batch: functional.unknown_class_binary_cross_entropy(batch, metric.t),
+        looked_at=(0,),
+    ),
+    Case(
+        "DANCE",
+        lambda: adaption.EntropySeparationLoss(WIDTH, margin=0.2),
+        logits,
+        lambda metric, batch: functional.entropy_separation(batch, margin=metric.margin),
+        looked_at=(0,),
+    ),
+    Case(
+        "OVANet source",
+        adaption.OneVersusAllLoss,
+        labelled_open_logits,
+        lambda _, *batch: functional.one_versus_all(*batch),
+        looked_at=(0,),
+    ),
+    Case(
+        "OVANet target",
+        adaption.OpenSetEntropyLoss,
+        open_logits,
+        lambda _, batch: functional.open_set_entropy(batch),
         looked_at=(0,),
     ),
     Case(

@@ -477,6 +477,26 @@ def osbp(metric: Any, target_logits: Tensor) -> Tensor:
 # the predictions for one domain
 
 
+def entropy_separation(metric: Any, target_logits: Tensor) -> Tensor:
+    """Saito et al. 2020: the distance of the entropy from half of log K, where it exceeds the margin."""
+    p = target_logits.softmax(1)
+    distances = (-(p * p.log()).sum(1) - math.log(metric.num_known_classes) / 2).abs()
+    return -(distances * (distances > metric.margin)).mean()
+
+
+def one_versus_all(_: Any, open_logits: Tensor, labels: Tensor) -> Tensor:
+    """Saito and Saenko 2021: of its own class, and of the other class with the smallest logarithm."""
+    unknown, known = open_logits.softmax(1).log().unbind(1)
+    own = torch.zeros_like(known).scatter(1, labels[:, None], 1) > 0
+    return -(known[own] + unknown.masked_fill(own, math.inf).amin(1)).mean()
+
+
+def open_set_entropy(_: Any, open_logits: Tensor) -> Tensor:
+    """The same, the entropies of all pairs."""
+    p = open_logits.softmax(1)
+    return -(p * p.log()).sum(1).mean(1).mean()
+
+
 def mcc(metric: Any, target_logits: Tensor) -> Tensor:
     """Jin et al. 2020, equations (3) to (7), with the whole matrix."""
     p = (target_logits / metric.temperature).softmax(1)
@@ -752,6 +772,9 @@ FORMULAS: dict[str, Callable[..., Any]] = {
     "RegressionMarginDisparityDiscrepancy": mdd_of_regressors,
     "RegressionDisparity": regda,
     "UnknownClassBinaryCrossEntropy": osbp,
+    "EntropySeparationLoss": entropy_separation,
+    "OneVersusAllLoss": one_versus_all,
+    "OpenSetEntropyLoss": open_set_entropy,
     "MinimumClassConfusionLoss": mcc,
     "EntropyMinimizationLoss": entropy,
     "InformationMaximizationLoss": information,

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional as F
+
+
+def entropies(logits: Tensor) -> Tensor:
+    """One for each sample ``(N,)`` or position ``(N, d1, ..)``, of logits ``(N, C, ..)``, in nats."""
+    log_p = F.log_softmax(logits, dim=1)
+    return entropy(log_p.exp(), log_p, 1)
 
 
 def entropy(p: Tensor, log_p: Tensor, *dim: int) -> Tensor:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from adaption import _checks, _reduction
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
-from adaption.predictions._entropy import entropy
+from adaption.predictions._entropy import entropies
 
 
 def entropy_minimization(target_logits: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -51,9 +50,7 @@ def entropy_minimization(target_logits: Tensor, *, reduction: str = "mean") -> T
 def _statistics(target_logits: Tensor, reduction: str) -> Statistics:
     _reduction.check(reduction)
     _checks.logits("target_logits", target_logits)
-    log_p = F.log_softmax(target_logits, dim=1)
-    p = log_p.exp()
-    return (entropy(p, log_p, 1),) if reduction == "none" else (entropy(p, log_p), p.numel() // p.shape[1])
+    return _reduction.statistics(reduction, entropies(target_logits))
 
 
 class EntropyMinimizationLoss(AdditiveMetric):

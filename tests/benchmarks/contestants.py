@@ -68,6 +68,13 @@ def heads(n: int, d: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return main[0], adversarial[0], main[1], adversarial[1]
 
 
+def pairs(n: int, d: int) -> Tensor:
+    """A pair of logits for each of `d` classes."""
+    logits = torch.randn(n, 2, d, requires_grad=True)
+    logits.grad = torch.zeros_like(logits)
+    return logits
+
+
 def step(loss: Callable[..., Any], *batch: Any) -> Step:
     """Forward and backward of a loss on one batch."""
     return lambda: loss(*batch).backward()
@@ -332,6 +339,22 @@ def plain_entropy(logits: Tensor) -> Tensor:
     """The formula as one writes it down."""
     p = logits.softmax(1)
     return -(p * p.log()).sum(1).mean()
+
+
+def plain_separation(logits: Tensor) -> Tensor:
+    """The formula as one writes it down."""
+    p = logits.softmax(1)
+    distances = (-(p * p.log()).sum(1) - math.log(p.shape[1]) / 2).abs()
+    value: Tensor = -(distances * (distances > 0.5)).mean()
+    return value
+
+
+def plain_one_versus_all(logits: Tensor, labels: Tensor) -> Tensor:
+    """The formula as one writes it down."""
+    unknown, known = logits.log_softmax(1).unbind(1)
+    own = F.one_hot(labels, logits.shape[2])
+    positive, negative = -(known * own).sum(1), (-unknown * (1 - own)).max(1).values
+    return positive.mean() + negative.mean()
 
 
 def plain_information(logits: Tensor) -> Tensor:
@@ -784,6 +807,36 @@ def _(n: int, d: int) -> Step:
 @contestant("entropy", "pytorch-adapt")
 def _(n: int, d: int) -> Step:
     return step(pytorch_adapt("entropy_loss").EntropyLoss(), leaves(n, d)[1])
+
+
+@contestant("DANCE", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.entropy_separation, leaves(n, d)[1])
+
+
+@contestant("DANCE", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_separation, leaves(n, d)[1])
+
+
+@contestant("OVANet, source", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.one_versus_all, pairs(n, d), torch.arange(n) % d)
+
+
+@contestant("OVANet, source", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_one_versus_all, pairs(n, d), torch.arange(n) % d)
+
+
+@contestant("OVANet, target", "adaption")
+def _(n: int, d: int) -> Step:
+    return step(functional.open_set_entropy, pairs(n, d))
+
+
+@contestant("OVANet, target", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_entropy, pairs(n, d))
 
 
 @contestant("information", "adaption")

@@ -244,6 +244,12 @@ PROMISES: dict[str, tuple[float, str, Callable[[], float]]] = {
     "MCC, 128 x 345: time over plain autograd": (0.3, "", lambda: beside_plain("MCC", 128, 345)),
     "entropy, 128 x 31: time over plain autograd": (1.1, "", lambda: beside_plain("entropy", 128, 31)),
     "entropy, 128 x 345: time over plain autograd": (1.1, "", lambda: beside_plain("entropy", 128, 345)),
+    "DANCE, 128 x 31: time over plain autograd": (1.1, "", lambda: beside_plain("DANCE", 128, 31)),
+    "DANCE, 128 x 345: time over plain autograd": (1.1, "", lambda: beside_plain("DANCE", 128, 345)),
+    "OVANet, source, 128 x 31: time over plain autograd": (1.1, "", lambda: beside_plain("OVANet, source", 128, 31)),
+    "OVANet, source, 128 x 345: time over plain autograd": (1.1, "", lambda: beside_plain("OVANet, source", 128, 345)),
+    "OVANet, target, 128 x 31: time over plain autograd": (1.1, "", lambda: beside_plain("OVANet, target", 128, 31)),
+    "OVANet, target, 128 x 345: time over plain autograd": (1.1, "", lambda: beside_plain("OVANet, target", 128, 345)),
     "information maximisation, 128 x 31: time over plain autograd": (
         1.1,
         "",

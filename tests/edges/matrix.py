@@ -302,6 +302,7 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, Any]]] = {
     "ClassWeightModule": lambda *_: ("1", 1.0),
     "DomainAccuracy": lambda *_: ("0.5", 0.5),
     "EntropyMinimizationLoss": lambda case, _: _entropy_of_uniform(case),
+    "EntropySeparationLoss": lambda *_: ("-log(c) / 2", -math.log(WIDTH) / 2),
     "InformationMaximizationLoss": lambda case, _: (
         "(1 - w) log c",
         (1 - setting(case, "diversity_weight")) * math.log(WIDTH),
@@ -326,6 +327,8 @@ UNIFORM: dict[str, Callable[[Case, dict[str, Any]], tuple[str, Any]]] = {
     "MutualInformationLoss": lambda *_: ("0", 0.0),
     "NuclearNormMaximizationLoss": lambda *_: ("-1/c", -1 / WIDTH),
     "NuclearWassersteinDiscrepancyLoss": lambda *_: ("0", 0.0),
+    "OneVersusAllLoss": lambda *_: ("2 log 2", 2 * math.log(2)),
+    "OpenSetEntropyLoss": lambda *_: ("log 2", math.log(2)),
     "ProxyADistance": lambda *_: ("0", 0.0),
     "PseudoLabelLoss": lambda *_: ("0", 0.0),
     "RegressionMarginDisparityDiscrepancy": lambda *_: ("0", 0.0),
@@ -591,6 +594,14 @@ def _unknown(case: Case, batch: Batch) -> str:
     return "2e4 t or 2e4 (1 - t)"
 
 
+def _own_and_others(case: Case, _: Batch) -> str:
+    """No class takes a sample for its own, which one should; then all do, and the hardest of them should not."""
+    for position in (0, 1):
+        pairs = where_looked_at(case, functools.partial(_one_largest, position=position), case.batch(N, N))
+        close(outcome(case, pairs).value, 2e4)
+    return "2e4"
+
+
 def _collapsed(value: str, of: Callable[[Case], float]) -> Callable[[Case, Batch], str]:
     """Every sample is given the same class, and so is certain: a collapse."""
 
@@ -650,6 +661,7 @@ LARGE: dict[str, Callable[[Case, Batch], str]] = {
     "DomainAdversarialEntropyLoss": _entropies,
     "EnsembleAgreement": _one_class,
     "EntropyMinimizationLoss": _collapsed("0", lambda _: 0.0),
+    "EntropySeparationLoss": _collapsed("-log(c) / 2", lambda _: -math.log(WIDTH) / 2),
     "InformationMaximizationLoss": _collapsed("0", lambda _: 0.0),
     "JointDistributionOptimalTransportLoss": _any_logits,
     "LabelShiftWeights": lambda case, batch: (outcome(case, batch), FINITE)[1],
@@ -657,6 +669,8 @@ LARGE: dict[str, Callable[[Case, Batch], str]] = {
     "MinimumClassConfusionLoss": _collapsed("1 - 1/c", lambda _: 1 - 1 / WIDTH),
     "NuclearNormMaximizationLoss": _collapsed("-1/√c", lambda _: -(WIDTH**-0.5)),
     "NuclearWassersteinDiscrepancyLoss": _collapsed("0", lambda _: 0.0),
+    "OneVersusAllLoss": _own_and_others,
+    "OpenSetEntropyLoss": _collapsed("0", lambda _: 0.0),
     "ProxyADistance": _one_domain,
     "PseudoLabelLoss": _collapsed("0", lambda _: 0.0),
     "RegressionDisparity": _sure_heatmaps,

@@ -50,7 +50,7 @@ RESAMPLED = [
     if case not in LISTS
     for strategy in ("multinomial", *([] if case.name.endswith("none") else ["poisson"]))
 ]
-OF_LOGITS = ("MCC", "entropy", "information", "nuclear norm", "pseudo label")
+OF_LOGITS = ("MCC", "entropy", "information", "nuclear norm", "pseudo label", "DANCE", "OVANet target")
 GAMES = ("DANN", "CDAN", "WDGRL", "DALN", "ADDA", "ADVENT", "MDD", "OSBP")
 
 
@@ -257,6 +257,7 @@ def test_bounds_are_reached() -> None:
         (adaption.ClassBalanceLoss(5), uniform),
         (adaption.MarginalEntropyLoss(), uniform),
         (adaption.UnknownClassBinaryCrossEntropy(t), logits),
+        (adaption.EntropySeparationLoss(5), 1e3 * torch.eye(5, dtype=torch.float64)),
         (adaption.InformationMaximizationLoss(0.5), 1e3 * torch.eye(5, dtype=torch.float64)),
         (adaption.MutualInformationLoss(), *2 * [torch.eye(5, dtype=torch.float64)]),
     ]
@@ -271,6 +272,7 @@ def test_bounds_of_zero_are_reached() -> None:
     equal, sure = torch.zeros(4, 5, dtype=torch.float64), 1e3 * torch.eye(5, dtype=torch.float64)
     right = sure[:, :1] + 1e3
     certain = sure.softmax(1)
+    own = torch.stack([1e3 - sure[:4], sure[:4]], dim=1)  # each sample is of its own class, and of no other
     reached: list[tuple[Any, ...]] = [
         (adaption.MaximumMeanDiscrepancyLoss(), equal, equal),
         (adaption.JointMaximumMeanDiscrepancyLoss(), [equal], [equal]),
@@ -290,6 +292,8 @@ def test_bounds_of_zero_are_reached() -> None:
         (adaption.MinimumClassConfusionLoss(), sure),
         (adaption.EntropyMinimizationLoss(), sure),
         (adaption.PseudoLabelLoss(), sure),
+        (adaption.OneVersusAllLoss(), own, torch.arange(4)),
+        (adaption.OpenSetEntropyLoss(), own),
     ]
     disparity = adaption.ClassificationMarginDisparityDiscrepancy()
     assert disparity(sure, sure, sure, sure.roll(1, 0)).item() == disparity.plot_upper_bound == 0

@@ -122,13 +122,23 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "layers/keypoints.py": (("layers/test_keypoints.py",), "Pose or Pseudo or Joints or RegDA"),
     "layers/maps.py": (("layers/test_maps.py",), "Map"),
     "predictions/_entropy.py": (
-        ("predictions/test_entropy.py", "predictions/test_information.py"),
-        "entropy or information",
+        (
+            "predictions/test_entropy.py",
+            "predictions/test_information.py",
+            "predictions/test_entropy_separation.py",
+            "predictions/test_one_versus_all.py",
+        ),
+        "entropy or information or DANCE or OVANet",
     ),
     "predictions/entropy.py": (("predictions/test_entropy.py",), "entropy or EntropyMin"),
+    "predictions/entropy_separation.py": (("predictions/test_entropy_separation.py",), "DANCE or eparation"),
     "predictions/information.py": (("predictions/test_information.py",), "information or Information"),
     "predictions/mcc.py": (("predictions/test_mcc.py",), "MCC or lass_confusion or ClassConfusion"),
     "predictions/nuclear_norm.py": (("predictions/test_nuclear_norm.py",), "uclear"),
+    "predictions/one_versus_all.py": (
+        ("predictions/test_one_versus_all.py",),
+        "OVANet or one_versus or OneVersus or open_set or OpenSet",
+    ),
     "predictions/osbp.py": (("predictions/test_osbp.py",), "OSBP or nknown"),
     "predictions/pseudo_label.py": (
         ("predictions/test_pseudo_label.py",),

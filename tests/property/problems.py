@@ -477,6 +477,52 @@ def unknown_class(draw: st.DrawFn) -> Problem:
 
 
 @st.composite
+def separated_entropies(draw: st.DrawFn) -> Problem:
+    """DANCE of two classes: H and its derivative as in `entropies_of_two_classes`, and log(2) / 2 in the middle."""
+    generator, dtype, n = draw(generators), draw(dtypes), draw(sizes)
+    margin = draw(st.sampled_from([0.1, 0.2, 0.3]))
+    z, shift = grid(generator, n), grid(generator, n) - 8
+    p = z.sigmoid()
+    apart = p * softplus(-z) + (1 - p) * softplus(z) - math.log(2) / 2
+    moved = apart.abs() > margin
+    slope = moved * apart.sign() * z * p * (1 - p) / n
+    logits = torch.stack([shift, shift + z], dim=1)
+    gradient = torch.stack([-slope, slope], dim=1)
+    metric = adaption.EntropySeparationLoss(2, margin=margin)
+    return asked(metric, dtype, (logits,), -(moved * apart.abs()).mean(), {0: gradient})
+
+
+@st.composite
+def hardest_of_the_others(draw: st.DrawFn) -> Problem:
+    """OVANet on the source: odds of the own class, of the hardest other one, and lower ones of the rest."""
+    generator, dtype, n, c = draw(generators), draw(dtypes), draw(sizes), draw(st.integers(2, 5))
+    own, hardest = grid(generator, n), grid(generator, n)
+    odds = hardest[:, None] - torch.arange(c - 1)
+    odds = torch.cat([own[:, None], odds], dim=1)
+    slope = torch.zeros_like(odds)
+    slope[:, 0], slope[:, 1] = own.sigmoid() - 1, hardest.sigmoid()
+    labels = torch.randint(c, (n,), generator=generator)
+    order = (torch.arange(c) - labels[:, None]) % c  # the class of the sample has the first odds, the next the second
+    odds, slope = odds.gather(1, order), slope.gather(1, order) / n
+    shift = grid(generator, n, c) - 8
+    pairs, gradient = torch.stack([shift, shift + odds], dim=1), torch.stack([-slope, slope], dim=1)
+    answer = (softplus(-own) + softplus(hardest)).mean()
+    return asked(adaption.OneVersusAllLoss(), dtype, (pairs, labels), answer, {0: gradient})
+
+
+@st.composite
+def entropies_of_pairs(draw: st.DrawFn) -> Problem:
+    """OVANet on the target: the entropies of two classes, for each class of the source."""
+    generator, dtype, n, c = draw(generators), draw(dtypes), draw(sizes), draw(st.integers(2, 5))
+    odds, shift = grid(generator, n, c), grid(generator, n, c) - 8
+    p = odds.sigmoid()
+    answer = (p * softplus(-odds) + (1 - p) * softplus(odds)).mean()
+    slope = -odds * p * (1 - p) / (n * c)
+    pairs, gradient = torch.stack([shift, shift + odds], dim=1), torch.stack([-slope, slope], dim=1)
+    return asked(adaption.OpenSetEntropyLoss(), dtype, (pairs,), answer, {0: gradient})
+
+
+@st.composite
 def mirrored_pairs(draw: st.DrawFn) -> Problem:
     """MCC of pairs of samples with probabilities (a, 1 - a) and (1 - a, a): 2 a (1 - a), for all weigh the same.
 
@@ -605,6 +651,9 @@ PROBLEMS: dict[str, st.SearchStrategy[Problem]] = {
         student_and_teacher,
         two_frequencies,
         unknown_class,
+        separated_entropies,
+        hardest_of_the_others,
+        entropies_of_pairs,
         mirrored_pairs,
         entropies_of_two_classes,
         information_of_two_classes,

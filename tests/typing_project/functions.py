@@ -50,6 +50,8 @@ def predictions(logits: Tensor, teacher_logits: Tensor) -> Tensor:
         F.entropy_minimization(logits, reduction="sum"),
         F.information_maximization(logits, diversity_weight=0.5),
     ]
+    values += [F.entropy_separation(logits, margin=0.2), F.open_set_entropy(torch.stack([logits, -logits], dim=1))]
+    values += [F.one_versus_all(torch.stack([logits, -logits], dim=1), logits.argmax(1))]
     values += [F.pseudo_label_loss(logits, teacher_logits, threshold=0.9, weighting="share")]
     pseudo_label = adaption.PseudoLabelLoss(threshold=0.9)
     pseudo_label.update(logits)

@@ -1,0 +1,145 @@
+"""DANCE: target samples become certain, or uncertain, and none stays between."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaption import _checks, _reduction
+from adaption._metric import AdditiveMetric, Statistics
+from adaption._precision import full_precision
+from adaption.predictions._entropy import entropies
+
+
+def entropy_separation(target_logits: Tensor, *, margin: float = 0.5) -> Tensor:
+    r"""Distance of the entropies of predictions from half of the largest one, where it exceeds a margin; negative.
+
+    .. math::
+        L = -\frac1m \sum_{i=1}^m d_i \, [d_i > \mu], \qquad
+        d_i = \lvert H(p_i) - \rho \rvert, \qquad \rho = \tfrac12 \log K, \qquad p_i = \mathrm{softmax}(z_i)
+
+    with the logits `z` of the `K` classes of the source for `m` target samples, their entropies `H` in nats, and the
+    margin :math:`\mu`. The entropy of a sample beyond the margin moves on to its own side, down to 0 or up to
+    :math:`\log K`; one within it counts 0, with a gradient of 0. The mean runs over all samples.
+
+    Shapes:
+        - `target_logits`: :math:`(m, K)`
+        - output: scalar in :math:`[-\tfrac12 \log K, 0]`; the least for certain and for uniform predictions
+
+    Args:
+        target_logits: what the classifier for the classes of the source says of the target samples, before softmax.
+        margin: :math:`\mu`, at least 0 and below :math:`\rho`, beyond which no entropy is.
+
+    Raises:
+        TypeError: for anything but a floating-point tensor, and a margin that is not a number.
+        ValueError: for an empty batch, a shape other than :math:`(m, K)`, fewer than two classes, probabilities, and a
+            margin that is negative or not below :math:`\tfrac12 \log K`.
+
+    References:
+        K. Saito, D. Kim, S. Sclaroff, K. Saenko: Universal Domain Adaptation through Self-Supervision. NeurIPS 2020.
+        https://arxiv.org/abs/2002.07953
+
+    Example:
+        Of four classes; the entropy of the last sample, of two equally likely ones, is within the margin.
+
+        >>> import torch
+        >>> from adaption.functional import entropy_separation
+        >>> certain, uniform, between = [200.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [9.0, 9.0, -9.0, -9.0]
+        >>> entropy_separation(torch.tensor([certain, uniform, between]))  # -(log 2 + log 2 + 0) / 3
+        tensor(-0.4621)
+    """
+    return _reduction.value("mean", *_statistics(target_logits, margin))
+
+
+def _check_margin(margin: float, num_classes: int) -> None:
+    _checks.number("margin", margin, at_least=0)
+    half = math.log(num_classes) / 2
+    if margin >= half:
+        msg = (
+            f"`margin` must be below log({num_classes}) / 2 = {half:.4g}, half of the largest entropy of {num_classes} "
+            f"classes, because no entropy is farther from it, but got {margin!r}. Pass a smaller margin."
+        )
+        raise ValueError(msg)
+
+
+@full_precision
+def _statistics(target_logits: Tensor, margin: float) -> Statistics:
+    _checks.matrix("target_logits", target_logits, "classes")
+    _checks.logits("target_logits", target_logits)
+    num_classes = target_logits.shape[1]
+    _check_margin(margin, num_classes)
+    distances = (entropies(target_logits) - math.log(num_classes) / 2).abs()
+    # asked this way round, a NaN is not within the margin
+    return _reduction.statistics("mean", torch.where(distances <= margin, 0.0, -distances))
+
+
+class EntropySeparationLoss(AdditiveMetric):
+    r"""DANCE's entropy separation: each target sample becomes one of the known classes, or clearly none of them.
+
+    The target may hold classes that the source has not, and may lack some that it has. Samples of known classes have a
+    small entropy, unknown ones a large one; this loss moves both away from the middle :math:`\rho = \tfrac12 \log K`,
+    and leaves alone those of which it cannot tell. There is no adversary: the network minimises it beside the task loss
+    on the source, with a small weight. Afterwards a sample with an entropy above :math:`\rho` is called unknown. DANCE
+    has a second term, which pulls each target sample to its neighbours; it is not a part of this loss.
+
+    The formula is that of :func:`adaption.functional.entropy_separation`. `compute` is exact over the epoch.
+
+    Inputs of `update` and `forward`:
+        - `target_logits`: :math:`(m, K)`, before softmax, without an output for the unknown
+
+    Output: scalar in :math:`[-\tfrac12 \log K, 0]`.
+
+    Args:
+        num_known_classes: `K`, the number of classes of the source, at least 2.
+        margin: :math:`\mu`, how far an entropy must be from :math:`\rho` to be moved; below :math:`\rho`, which the
+            default is from three classes on.
+        kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
+
+    Raises:
+        TypeError: for anything but a floating-point tensor, an integer and a number.
+        ValueError: as :func:`adaption.functional.entropy_separation`, and for logits of another number of classes.
+
+    References:
+        K. Saito, D. Kim, S. Sclaroff, K. Saenko: Universal Domain Adaptation through Self-Supervision. NeurIPS 2020.
+        https://arxiv.org/abs/2002.07953
+
+    Example:
+        >>> import torch
+        >>> from adaption import EntropySeparationLoss
+        >>> dance = EntropySeparationLoss(num_known_classes=4)
+        >>> dance(torch.tensor([[200.0, 0.0, 0.0, 0.0]])), dance(torch.tensor([[9.0, 9.0, -9.0, -9.0]]))
+        (tensor(-0.6931), tensor(0.))
+        >>> dance.compute()  # -log 2 / 2
+        tensor(-0.3466, dtype=torch.float64)
+    """
+
+    plot_upper_bound = 0.0
+
+    def __init__(self, num_known_classes: int, *, margin: float = 0.5, **kwargs: Any) -> None:
+        _checks.count("num_known_classes", num_known_classes, at_least=2)
+        _check_margin(margin, num_known_classes)
+        super().__init__(**kwargs)
+        self.num_known_classes = num_known_classes
+        self.margin = margin
+        self._keep_sums("separation", "num_target")
+
+    @property
+    def plot_lower_bound(self) -> float | None:  # type: ignore[override] # depends on the settings
+        """That of certain and of uniform predictions."""
+        return -math.log(self.num_known_classes) / 2
+
+    def update(self, target_logits: Tensor) -> None:
+        """Add a batch to the epoch value."""
+        self._accumulate(self._statistics(target_logits))
+
+    def _statistics(self, target_logits: Tensor) -> Statistics:
+        statistics = _statistics(target_logits, self.margin)
+        repair = "Give the classifier an output for each class of the source, and none for the unknown."
+        _checks.columns("target_logits", target_logits, self.num_known_classes, "num_known_classes", repair)
+        return statistics
+
+    def _value(self, *statistics: Any) -> Tensor:
+        return _reduction.value("mean", *statistics)

@@ -481,7 +481,8 @@ def entropy_separation(metric: Any, target_logits: Tensor) -> Tensor:
     """Saito et al. 2020: the distance of the entropy from half of log K, where it exceeds the margin."""
     p = target_logits.softmax(1)
     distances = (-(p * p.log()).sum(1) - math.log(metric.num_known_classes) / 2).abs()
-    return -(distances * (distances > metric.margin)).mean()
+    value: Tensor = -(distances * (distances > metric.margin)).mean()
+    return value
 
 
 def one_versus_all(_: Any, open_logits: Tensor, labels: Tensor) -> Tensor:

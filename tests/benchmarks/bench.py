@@ -213,8 +213,8 @@ def write(results: Results, promises: dict[str, float], sizes: list[int], widths
         "autograd* is the formula as one writes it down, for MMD, LMMD, CDD and JMMD over `torch.cdist`. The "
         f"discriminators of DANN and CDAN and the critic of WDGRL have two hidden layers of {HIDDEN}, and the "
         f"predictions of CDAN {CLASSES} classes; MDD, MCC, DANCE, OVANet, entropy, information maximisation, nuclear "
-        "norm and DALN look at logits, and d is the number of classes. A dash: not tried, because a smaller batch failed "
-        f"or took longer than {LONG:g} s."
+        "norm and DALN look at logits, and d is the number of classes. A dash: not tried, because a smaller batch "
+        f"failed or took longer than {LONG:g} s."
     )
     picture = "```{image} _static/benchmarks.svg\n:alt: Time and peak memory of all libraries over the batch size\n```"
     parts = [

@@ -6,6 +6,7 @@ looked at on the CPU only: on an accelerator that would wait for the device, and
 
 from __future__ import annotations
 
+import difflib
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -58,7 +59,9 @@ def tensor(name: str, value: object) -> None:
     _plain(name, value)
     value = cast("Tensor", value)
     if value.dtype not in _FLOATS:
-        msg = f"`{name}` must be a floating-point tensor, but got {value.dtype}. Convert it with `{name}.float()`."
+        labels = value.dtype in INTEGERS and "features" in name and value.ndim < 2
+        repair = "These look like labels: pass features." if labels else f"Convert it with `{name}.float()`."
+        msg = f"`{name}` must be a floating-point tensor, but got {value.dtype}. {repair}"
         raise TypeError(msg)
     if value.numel() == 0:
         msg = f"`{name}` must not be empty, but got shape {shape(value)}. Skip the batches that hold no samples."
@@ -68,11 +71,11 @@ def tensor(name: str, value: object) -> None:
 def matrix(name: str, value: object, columns: str = "features") -> None:
     """A floating-point tensor of shape ``(N, columns)``."""
     tensor(name, value)
-    if cast("Tensor", value).ndim != 2:
-        msg = (
-            f"`{name}` must have shape (N, {columns}), but got shape {shape(cast('Tensor', value))}. "
-            f"Flatten or pool it first, e.g. with `{name}.flatten(1)`."
-        )
+    value = cast("Tensor", value)
+    if value.ndim != 2:
+        wide = f"Flatten or pool it first, e.g. with `{name}.flatten(1)`."
+        repair = f"Add the missing dimension, e.g. with `{name}.unsqueeze(1)`." if value.ndim < 2 else wide
+        msg = f"`{name}` must have shape (N, {columns}), but got shape {shape(value)}. {repair}"
         raise ValueError(msg)
 
 
@@ -247,12 +250,20 @@ def option(name: str, value: object, allowed: Sequence[str]) -> None:
     if not isinstance(value, str):
         msg = f"`{name}` must be one of {words}, but got {type(value).__name__}. Pass a string."
         raise TypeError(msg)
-    msg = f"`{name}` must be one of {words}, but got {value!r}. Check the spelling."
+    likely = difflib.get_close_matches(value.lower(), allowed, 1)
+    repair = f'Did you mean "{likely[0]}"?' if likely else "Check the spelling."
+    msg = f"`{name}` must be one of {words}, but got {value!r}. {repair}"
     raise ValueError(msg)
 
 
 def number(
-    name: str, value: object, *, above: float = -math.inf, at_least: float = -math.inf, at_most: float = math.inf
+    name: str,
+    value: object,
+    *,
+    above: float = -math.inf,
+    at_least: float = -math.inf,
+    at_most: float = math.inf,
+    repair: str = "Look for a division by zero or a typo.",
 ) -> None:
     """A finite real number within its bounds."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -261,7 +272,7 @@ def number(
     if not (-sys.float_info.max <= value <= sys.float_info.max and above < value and at_least <= value <= at_most):
         bound = f" above {above:g}" if above > -math.inf else f" of at least {at_least:g}" * (at_least > -math.inf)
         bound += f" and at most {at_most:g}" * (at_most < math.inf)
-        msg = f"`{name}` must be a finite number{bound}, but got {value!r}. Look for a division by zero or a typo."
+        msg = f"`{name}` must be a finite number{bound}, but got {value!r}. {repair}"
         raise ValueError(msg)
 
 
@@ -307,11 +318,18 @@ def flag(name: str, value: object) -> None:
         raise TypeError(msg)
 
 
-def function(name: str, value: object) -> None:
+def function(name: str, value: object, repair: str = "Pass an instance.") -> None:
     if not callable(value) or isinstance(value, type):
         what = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-        msg = f"`{name}` must be a Module or another callable, but got {what}. Pass an instance."
+        msg = f"`{name}` must be a Module or another callable, but got {what}. {repair}"
         raise TypeError(msg)
+
+
+def reversal(name: str, value: object) -> None:
+    """A layer that reverses the gradient, or None for the default."""
+    if value is not None:
+        factor = repr(value) if isinstance(value, (int, float)) else "1.0"
+        function(name, value, f"Pass `GradientReversalLayer({factor})`.")
 
 
 def module(name: str, value: object) -> None:

@@ -83,6 +83,7 @@ class AdditiveMetric(SyncedMetric, ABC):
                 f"See {_checks.CONVENTIONS}#torchmetrics."
             )
             raise ValueError(msg)
+        _settings.check_names(type(self), kwargs)
         super().__init__(**kwargs)
         self.nan_strategy = nan_strategy
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 from collections.abc import Sequence
@@ -26,6 +27,17 @@ KEYWORDS = {
 }
 
 
+def check_names(cls: type[Metric], given: dict[str, Any]) -> None:
+    """Refuse arguments that neither the signature of the constructor nor torchmetrics knows."""
+    if unknown := [name for name in given if name not in KEYWORDS]:
+        own = [*_of_signature(cls), "nan_strategy"]
+        likely = difflib.get_close_matches(unknown[0], [*own, *KEYWORDS], 1)
+        takes = f"It takes {', '.join(f'`{name}`' for name in own)}, and what `torchmetrics.Metric` takes."
+        repair = f"Did you mean `{likely[0]}`?" if likely else takes
+        msg = f"`{unknown[0]}` is not an argument of {cls.__name__}. {repair}"
+        raise ValueError(msg)
+
+
 def keywords(metric: Metric) -> dict[str, Any]:
     """What was given beyond the signature, where it says anything."""
     found = {name: getattr(metric, name) for name in KEYWORDS}
@@ -34,9 +46,12 @@ def keywords(metric: Metric) -> dict[str, Any]:
 
 def settings(metric: Metric) -> dict[str, Any]:
     """The arguments of the constructor by name, and `nan_strategy`."""
-    parameters = list(inspect.signature(type(metric).__init__).parameters.values())[1:]
-    names = [parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD]
-    return {name: getattr(metric, name) for name in (*names, "nan_strategy")}
+    return {name: getattr(metric, name) for name in (*_of_signature(type(metric)), "nan_strategy")}
+
+
+def _of_signature(cls: type[Metric]) -> list[str]:
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    return [parameter.name for parameter in parameters if parameter.kind != parameter.VAR_KEYWORD]
 
 
 def differing(left: Metric, right: Metric) -> list[str]:

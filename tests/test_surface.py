@@ -164,3 +164,29 @@ def test_only_torch_and_torchmetrics_are_needed() -> None:
 def test_no_room_without_a_name() -> None:
     names = {path.stem for path in (ROOT / "adaption").rglob("*.py")}
     assert not names & {"utils", "util", "common", "helpers", "misc"}
+
+
+def test_the_first_help_names_every_class_once() -> None:
+    rows = [line.split() for line in (adaption.__doc__ or "").splitlines() if line.startswith("    ")]
+    listed = [word for row in rows for word in row if word in adaption.__all__]
+    assert sorted(listed) == sorted(set(adaption.__all__) - {"collect_classification_results"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("MMD", "MaximumMeanDiscrepancyLoss"),
+        ("mdd", "ClassificationMarginDisparityDiscrepancy"),
+        ("DARE_GRAM", "InverseGramAlignmentLoss"),
+        ("DomainAdversarialLos", "DomainAdversarialLoss"),
+    ],
+)
+def test_a_name_that_is_not_there_leads_to_one_that_is(asked: str, meant: str) -> None:
+    with pytest.raises(AttributeError, match=f"has no attribute '{asked}'. Did you mean `{meant}`"):
+        getattr(adaption, asked)
+    with pytest.raises(AttributeError, match=r"has no attribute 'foo'\.$"):
+        adaption.foo  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_dir_shows_what_is_public() -> None:
+    assert set(dir(adaption)) == {*adaption.__all__, "functional", "layers", "__version__"}

@@ -206,8 +206,7 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
                 _checks.count(name, width)
         _checks.count("randomized_dim", randomized_dim)
         _reduction.check(reduction)
-        if grl is not None:
-            _checks.function("grl", grl)
+        _checks.reversal("grl", grl)
         super().__init__(**kwargs)
         self.domain_disc = domain_disc
         self.entropy_conditioning = entropy_conditioning

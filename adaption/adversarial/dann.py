@@ -176,8 +176,7 @@ class DomainAdversarialLoss(AdditiveMetric):
     ) -> None:
         check_discriminator("domain_disc", domain_disc)
         _reduction.check(reduction)
-        if grl is not None:
-            _checks.function("grl", grl)
+        _checks.reversal("grl", grl)
         super().__init__(**kwargs)
         self.domain_disc = domain_disc
         self.reduction = reduction

@@ -100,8 +100,7 @@ class WassersteinDomainLoss(AdditiveMetric):
         _checks.number("gradient_penalty", gradient_penalty, at_least=0)
         if gradient_penalty > 0:
             _warn_of_batch_norm(critic)
-        if grl is not None:
-            _checks.function("grl", grl)
+        _checks.reversal("grl", grl)
         super().__init__(**kwargs)
         self.critic = critic
         self.gradient_penalty = gradient_penalty

@@ -85,7 +85,7 @@ class EmaTeacher(nn.Module):
         if not isinstance(model, nn.Module):
             msg = f"`model` must be a Module, but got {type(model).__name__}. Pass the student itself."
             raise TypeError(msg)
-        _checks.number("alpha", alpha, at_least=0, at_most=1)
+        _checks.number("alpha", alpha, at_least=0, at_most=1, repair="Pass a value such as 0.99.")
         _checks.option("buffers", buffers, ("average", "copy"))
         _checks.flag("train_mode", train_mode)
         _checks.flag("warm_up", warm_up)

@@ -36,6 +36,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
         "L2 or (DANN and none) or (MMD and pooled) or entropy or two-sample",
     ),
     "_modes.py": (("machinery/test_own_memory.py",), ""),
+    "_names.py": (("test_surface.py",), ""),
     "_nuclear_norm.py": (
         ("predictions/test_nuclear_norm.py", "adversarial/test_nuclear_wasserstein.py"),
         "uclear or DALN",

@@ -196,7 +196,7 @@ class _Consistency(AdditiveMetric):
 
 
 class ConsistencyLoss(_Consistency):
-    r"""Consistency loss by a distance of one's own: the student minimises it, the teacher only follows.
+    r"""Consistency loss by a custom distance: the student minimises it, the teacher only follows.
 
     Two views of the same target samples, augmented differently, go to the student and to the teacher. The teacher,
     :class:`adaption.layers.EmaTeacher`, is the moving average of the student and the better of the two; its answers are

@@ -380,7 +380,7 @@ class _MarginDisparity(AdditiveMetric):
 
 
 class MarginDisparityDiscrepancy(_MarginDisparity):
-    r"""Margin disparity discrepancy of one's own disparities: the adversarial head maximises, the features minimise it.
+    r"""Margin disparity discrepancy of custom disparities: the adversarial head maximises, the features minimise it.
 
     The adversarial head looks for outputs that are the main head's on the source and far from them on the target. A
     gradient reversal between features and adversarial head, :class:`adaption.layers.ImageClassifier` has it inside,

@@ -379,7 +379,7 @@ def skada_rows() -> list[Row]:
             "theirs sums 33 kernels of the distance, not of its square",
         ),
         Row(
-            "DANN with a discriminator of one's own, n = m = 32",
+            "DANN with a custom discriminator, n = m = 32",
             skada_dann,
             lambda: adaption.DomainAdversarialLoss(linear())(*draw(32)),
             "theirs is the sum of both domains, ours half of it",

@@ -33,7 +33,7 @@ def distances(source: Tensor, target: Tensor) -> dict[str, Tensor]:
 
 
 def adversarial(source: Tensor, target: Tensor, logits: Tensor) -> Tensor:
-    """A discriminator of one's own behind the reversal."""
+    """A custom discriminator behind the reversal."""
     discriminator = nn.Linear(source.shape[1], 1)
     reversed_source = assert_type(F.gradient_reversal(source, 0.5), Tensor)
     loss = F.domain_adversarial_loss(discriminator(reversed_source), discriminator(target), reduction="mean")

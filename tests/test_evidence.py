@@ -46,6 +46,23 @@ def test_the_interval_is_students(report: Any) -> None:
     assert not report.better(sure, lower=True)
 
 
+@pytest.mark.usefixtures("report")
+def test_a_run_is_trained_once_by_the_same_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command, trained = importlib.import_module("evidence.__main__"), []
+
+    def train(*arguments: Any, seconds: float) -> dict[str, float]:
+        trained.append(arguments)
+        return {"seconds": seconds}
+
+    monkeypatch.setattr(command, "run", train)
+    one = ("digits", "BSP + DANN", "MNIST to USPS", 0)
+    for code, seed in (("first", 0), ("first", 0), ("first", 1), ("other", 0)):
+        figures = command.once(*one[:3], seed, kept=tmp_path / "runs", code=code, seconds=1.5)
+        assert figures == {"seconds": 1.5}
+    assert trained == [one, (*one[:3], 1), one]
+    assert command.code() == command.code()
+
+
 @pytest.mark.parametrize(
     ("scores", "lower", "expected"), [([1, 2, 4], False, 1), ([1, 2, 4], True, -1), ([4, 4, 4], False, math.nan)]
 )

@@ -7,6 +7,7 @@ training the others anew.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import platform
@@ -39,9 +40,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="try it: two seeds, two epochs of two steps, on noise")
     parser.add_argument("--rows", nargs="+", help="train these and source only, and take the others from earlier runs")
     parser.add_argument("--rewrite", action="store_true", help="write the page from the figures of the last run")
-    parser.add_argument(
-        "--out", type=Path, default=Path("out/evidence"), help="folder of --quick, and of the runs of selection"
-    )
+    parser.add_argument("--out", type=Path, default=Path("out/evidence"), help="folder of --quick, and of single runs")
     arguments = parser.parse_args()
     task = load(arguments.task)
     if unknown := set(arguments.rows or ()) - set(getattr(task, "rows", ())):
@@ -65,9 +64,10 @@ def measure(arguments: argparse.Namespace, rows: tuple[str, ...], console: Conso
     task, started = load(arguments.task), time.perf_counter()
     seeds = range(2 if arguments.quick else arguments.seeds)
     shifts = task.shifts[:1] if arguments.quick else task.shifts
-    job = partial(
-        run, budget=QUICK if arguments.quick else task.budget, folder=None if arguments.quick else arguments.data
-    )
+    if arguments.quick:
+        job = partial(run, budget=QUICK, folder=None)
+    else:
+        job = partial(once, kept=arguments.out / "runs", code=code(), budget=task.budget, folder=arguments.data)
     jobs = [(arguments.task, row, shift, seed) for shift in shifts for row in rows for seed in seeds]
     runs = run_all(job, jobs, console, small=arguments.quick)
     results = {
@@ -82,6 +82,30 @@ def measure(arguments: argparse.Namespace, rows: tuple[str, ...], console: Conso
         "versions": {"Python": platform.python_version(), **{package: version(package) for package in packages}},
         "results": results,
     }
+
+
+def once(*arguments: Any, kept: Path, code: str, **settings: Any) -> Any:
+    """The figures of a run, from its file if the same code has made it: a command that was stopped goes on."""
+    file = kept / f"{'_'.join(map(str, arguments)).replace(' ', '_')}.json"
+    if file.is_file():
+        record = json.loads(file.read_text())
+        if record["code"] == code:
+            return record["figures"]
+    figures = run(*arguments, **settings)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    half_done = file.with_suffix(".part")  # a file under its own name is whole
+    half_done.write_text(json.dumps({"code": code, "figures": figures}))
+    half_done.replace(file)
+    return figures
+
+
+def code() -> str:
+    """A digest of the library and the examples, and of the torch that they ran with."""
+    digest = hashlib.blake2b(version("torch").encode(), digest_size=8)
+    for folder in (PAGE.parents[1] / "adaption", PAGE.parent / "examples"):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def rounded(figures: Any) -> Any:

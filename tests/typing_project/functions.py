@@ -25,7 +25,6 @@ def distances(source: Tensor, target: Tensor) -> dict[str, Tensor]:
         "DARE-GRAM": F.inverse_gram_alignment,
         "Frechet": F.frechet_distance,
         "HoMM": F.higher_order_moment_matching,
-        "IIC": F.mutual_information,
         "RSD": F.representation_subspace_distance,
         "bandwidth": F.median_bandwidth,
     }
@@ -40,7 +39,8 @@ def adversarial(source: Tensor, target: Tensor, logits: Tensor) -> Tensor:
     weights = assert_type(F.class_weights(logits, temperature=0.5), Tensor)
     each = F.domain_adversarial_loss(discriminator(source), discriminator(target), weights[logits.argmax(1)])
     discrepancy = assert_type(F.nuclear_wasserstein_discrepancy(logits, logits), Tensor)
-    return assert_type(loss + each + discrepancy, Tensor)
+    information = assert_type(F.mutual_information(logits.softmax(1), logits.softmax(1)), Tensor)
+    return assert_type(loss + each + discrepancy + information, Tensor)
 
 
 def predictions(logits: Tensor, teacher_logits: Tensor) -> Tensor:

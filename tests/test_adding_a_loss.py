@@ -32,9 +32,10 @@ def pieces() -> dict[str, str]:
 
 def enter(door: Path, line: str) -> None:
     """An import, and its name in `__all__`, which is sorted."""
-    head, _, names = door.read_text().partition("__all__ = [\n")
-    entries = sorted([*names.partition("]")[0].splitlines(), f'    "{line.rsplit(maxsplit=1)[-1]}",'])
-    door.write_text("\n".join([head + line + "__all__ = [", *entries, "]\n"]))
+    head, _, rest = door.read_text().partition("__all__ = [\n")
+    names, _, tail = rest.partition("]")
+    entries = sorted([*names.splitlines(), f'    "{line.rsplit(maxsplit=1)[-1]}",'])
+    door.write_text("\n".join([head + line + "__all__ = [", *entries, f"]{tail}"]))
 
 
 def tree_with(path: Path, parts: dict[str, str]) -> Path:

@@ -48,19 +48,34 @@ def test_the_interval_is_students(report: Any) -> None:
 
 @pytest.mark.usefixtures("report")
 def test_a_run_is_trained_once_by_the_same_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command, trained = importlib.import_module("evidence.__main__"), []
+    kept, trained = importlib.import_module("evidence.kept"), []
 
     def train(*arguments: Any, seconds: float) -> dict[str, float]:
         trained.append(arguments)
         return {"seconds": seconds}
 
-    monkeypatch.setattr(command, "run", train)
+    monkeypatch.setattr(kept, "run", train)
     one = ("digits", "BSP + DANN", "MNIST to USPS", 0)
     for code, seed in (("first", 0), ("first", 0), ("first", 1), ("other", 0)):
-        figures = command.once(*one[:3], seed, kept=tmp_path / "runs", code=code, seconds=1.5)
+        figures = kept.once(*one[:3], seed, kept=tmp_path / "runs", code=code, seconds=1.5)
         assert figures == {"seconds": 1.5}
     assert trained == [one, (*one[:3], 1), one]
-    assert command.code() == command.code()
+    assert kept.code() == kept.code()
+
+
+@pytest.mark.usefixtures("report")
+def test_a_process_of_its_own_finds_what_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command, jobs = importlib.import_module("evidence.__main__"), []
+
+    def collect(job: Any, arguments: list[Any], *_: Any, **__: Any) -> dict[Any, Any]:
+        jobs.append(job)
+        return {one: {"seconds": 0.0} for one in arguments}
+
+    monkeypatch.setattr(command, "run_all", collect)
+    options = SimpleNamespace(task="digits", seeds=2, quick=False, out=tmp_path, data=tmp_path)
+    command.measure(options, ("source only",), None)
+    module = jobs[0].func.__module__
+    assert not module.endswith("__main__"), "a process that is spawned does not import the module of `python -m`"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ training the others anew.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from evidence import data, selection
+from evidence.kept import code, once
 from evidence.report import picture, section, write
 from evidence.task import SOURCE_ONLY, Budget, load, run
 
@@ -82,30 +82,6 @@ def measure(arguments: argparse.Namespace, rows: tuple[str, ...], console: Conso
         "versions": {"Python": platform.python_version(), **{package: version(package) for package in packages}},
         "results": results,
     }
-
-
-def once(*arguments: Any, kept: Path, code: str, **settings: Any) -> Any:
-    """The figures of a run, from its file if the same code has made it: a command that was stopped goes on."""
-    file = kept / f"{'_'.join(map(str, arguments)).replace(' ', '_')}.json"
-    if file.is_file():
-        record = json.loads(file.read_text())
-        if record["code"] == code:
-            return record["figures"]
-    figures = run(*arguments, **settings)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    half_done = file.with_suffix(".part")  # a file under its own name is whole
-    half_done.write_text(json.dumps({"code": code, "figures": figures}))
-    half_done.replace(file)
-    return figures
-
-
-def code() -> str:
-    """A digest of the library and the examples, and of the torch that they ran with."""
-    digest = hashlib.blake2b(version("torch").encode(), digest_size=8)
-    for folder in (PAGE.parents[1] / "adaption", PAGE.parent / "examples"):
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def rounded(figures: Any) -> Any:

@@ -2,54 +2,74 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
+import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import nox
 
 nox.options.sessions = ["lint", "types", "tests", "docs"]
 # pip, not uv: the CPU build of torch is a wheel that only pip's configuration knows on some machines. Environments are
-# kept between runs; `nox -r` is the default and `nox --reuse-existing-virtualenvs=never` starts afresh.
+# kept between runs; delete `.nox` to start afresh.
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 
 TORCH = "torch==2.13.0"  # newer releases default to CUDA builds of several gigabytes
 ROOT = Path(__file__).parent
+WORKERS = ("-n", str(os.cpu_count() or 1))  # of pytest
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # for the workers share the cores
+ALONE = "--confcutdir=tests/site"  # tests of the built pages need nothing of the others
 PROJECT = nox.project.load_toml("pyproject.toml")
 
 
-def install(session: nox.Session, *groups: str, extras: str = "") -> None:
-    """Install the pinned torch, the named dependency groups, and the library in place."""
-    requirements = nox.project.dependency_groups(PROJECT, *groups)
-    session.install(TORCH, *requirements, "-e", f".[{extras}]" if extras else ".")
+def requirements(*groups: str, extras: str = "") -> list[str]:
+    """What pip is to install: the pinned torch, the named dependency groups, and the library in place."""
+    return [TORCH, *nox.project.dependency_groups(PROJECT, *groups), "-e", f".[{extras}]" if extras else "."]
 
 
-@nox.session
+def shared(session: nox.Session, name: str, *groups: str, extras: str = "") -> Callable[..., object]:
+    """What runs the Python of an environment that several sessions share, for they need the same packages."""
+    folder = ROOT / ".nox" / name
+    python = str(folder / ("Scripts" if os.name == "nt" else "bin") / "python")
+    if not Path(python).exists():
+        session.log(f"{folder} is made, about 1.4 GB: this takes a minute or two, once.")
+        session.run(sys.executable, "-m", "venv", str(folder))
+    session.run(python, "-m", "pip", "install", *requirements(*groups, extras=extras), silent=True)
+    return functools.partial(session.run, python)
+
+
+@nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """Run the tests, with branch coverage; arguments go to pytest."""
-    install(session, "tests")
-    env = {"OMP_NUM_THREADS": "1"}  # the workers share the cores
-    default = ["-n", str(os.cpu_count() or 1), "--cov", "--cov-report=term"]
-    session.run("pytest", *(session.posargs or default), env=env)
+    """Run the tests; arguments go to pytest."""
+    python = shared(session, "tests", "tests")
+    python("-m", "pytest", *(session.posargs or WORKERS), env=ONE_THREAD)
 
 
-@nox.session(name="property")
+@nox.session(venv_backend="none")
+def coverage(session: nox.Session) -> None:
+    """Run the tests and show the lines and branches that none of them reaches; takes twice as long as `tests`."""
+    python = shared(session, "tests", "tests")
+    python("-m", "pytest", *WORKERS, "--cov", "--cov-report=term", env=ONE_THREAD)
+
+
+@nox.session(name="property", venv_backend="none")
 def property_(session: nox.Session) -> None:
     """Look for counterexamples to the laws of `tests/property`, with a thousand examples each; minutes."""
-    install(session, "tests")
-    thorough = ["-n", str(os.cpu_count() or 1), "--hypothesis-profile=thorough", "tests/property", *session.posargs]
-    session.run("pytest", *thorough, env={"OMP_NUM_THREADS": "1"})
+    python = shared(session, "tests", "tests")
+    thorough = [*WORKERS, "--hypothesis-profile=thorough", "tests/property", *session.posargs]
+    python("-m", "pytest", *thorough, env=ONE_THREAD)
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def mutants(session: nox.Session) -> None:
     """Plant small faults and count those that the tests notice, half an hour; `-- --sample 40 --only mdd` for less."""
-    install(session, "tests", "mutants")
-    env = {"PYTHONPATH": "tests", "OMP_NUM_THREADS": "1"}
-    session.run("python", "-m", "mutants", *session.posargs, env=env)
+    python = shared(session, "tests", "tests", "mutants")
+    python("-m", "mutants", *session.posargs, env={"PYTHONPATH": "tests", **ONE_THREAD})
 
 
 @nox.session
@@ -63,7 +83,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types, strictly: ours, and those of a user's project against the installed package."""
-    install(session, "types")
+    session.install(*requirements("types"))
     session.run("mypy")
     session.install("--no-deps", "--force-reinstall", ".")  # as users have it, not in place
     session.chdir("tests/typing_project")  # away from the sources
@@ -81,7 +101,7 @@ def oldest(session: nox.Session) -> None:
     session.install(*([torch, "numpy<2"] if with_torch else [TORCH]), torchmetrics, *tests, "-e", ".")
     # torch.load has a warning of its own there; the compiler of 2.4 cannot take a whole training step
     old = ["-W", "ignore::FutureWarning", "--deselect", "tests/test_functions.py"] if with_torch else []
-    session.run("pytest", "-n", str(os.cpu_count() or 1), *old, env={"OMP_NUM_THREADS": "1"})
+    session.run("pytest", *WORKERS, *old, env=ONE_THREAD)
 
 
 @nox.session
@@ -90,111 +110,112 @@ def newest(session: nox.Session) -> None:
     tests = nox.project.dependency_groups(PROJECT, "tests")
     session.install("--upgrade", TORCH, "torchmetrics", *tests, "-e", ".")
     session.run("python", "-c", "import lightning, torchmetrics as t; print(lightning.__version__, t.__version__)")
-    session.run("pytest", "-n", str(os.cpu_count() or 1), env={"OMP_NUM_THREADS": "1"})
+    session.run("pytest", *WORKERS, env=ONE_THREAD)
 
 
-def build_site(session: nox.Session) -> None:
+def build_site(python: Callable[..., object]) -> None:
     """Build the pages afresh, so that none is left of a page that is gone."""
     shutil.rmtree("docs/_build/html", ignore_errors=True)
-    session.run("sphinx-build", "-E", "-W", "-n", "-b", "html", "docs", "docs/_build/html")
+    python("-m", "sphinx", "-E", "-W", "-n", "-b", "html", "docs", "docs/_build/html")
 
 
-def check_site(session: nox.Session, *arguments: str) -> None:
-    """Run tests of the built pages; they need nothing of the other tests."""
-    session.run("pytest", "--confcutdir=tests/site", *arguments, *session.posargs)
-
-
-@nox.session
+@nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
     """Build the documentation, run its examples, and follow its links."""
-    install(session, "site", extras="docs")
-    session.run("sphinx-build", "-W", "-n", "-b", "doctest", "docs", "docs/_build/doctest")
-    build_site(session)
-    check_site(session, "tests/site/built.py")
+    python = shared(session, "site", "site", extras="docs")
+    python("-m", "sphinx", "-W", "-n", "-b", "doctest", "docs", "docs/_build/doctest")
+    build_site(python)
+    python("-m", "pytest", ALONE, "tests/site/built.py", *session.posargs)
+    session.log(f"The first page is {(ROOT / 'docs/_build/html/index.html').as_uri()}")
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def browser(session: nox.Session) -> None:
     """Open every page of the documentation in Chromium; `-- --screenshots DIR` writes a picture of each."""
     names = ("chromium", "chromium-browser", "google-chrome")
     chromium = next(filter(None, map(shutil.which, names)), None)
     if chromium is None:
         session.skip(f"none of {', '.join(names)} is installed")
-    install(session, "browser", extras="docs")
-    build_site(session)
-    check_site(session, "tests/site/browser.py", f"--chromium={chromium}")
+    python = shared(session, "site", "site", extras="docs")
+    build_site(python)
+    python("-m", "pytest", ALONE, "tests/site/browser.py", f"--chromium={chromium}", *session.posargs)
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def digits(session: nox.Session) -> None:
     """Adapt across a real domain shift, MNIST to optdigits; arguments go to the script, `-- --help` lists them."""
-    install(session, extras="examples")
-    session.run("python", "docs/examples/digits.py", *session.posargs)
+    python = shared(session, "examples", extras="examples")
+    python("docs/examples/digits.py", *session.posargs)
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def own(session: nox.Session) -> None:
     """Adapt from your labelled file to your unlabelled one: `-- --source S.npz --target T.npz`, `-- --help`."""
-    install(session, extras="examples")
-    session.run("python", "-m", "own_data", *session.posargs, env={"PYTHONPATH": "docs/examples"})
+    python = shared(session, "examples", extras="examples")
+    python("-m", "own_data", *session.posargs, env={"PYTHONPATH": "docs/examples"})
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def partial(session: nox.Session) -> None:
     """Adapt to a target that has half of the source's classes; arguments go to the script, `-- --help` lists them."""
-    install(session, extras="examples")
-    session.run("python", "docs/examples/partial.py", *session.posargs)
+    python = shared(session, "examples", extras="examples")
+    python("docs/examples/partial.py", *session.posargs)
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def edges(session: nox.Session) -> None:
     """Write the table of the edge cases in the docs, which a test compares with what the losses do."""
-    install(session, "tests")
-    session.run("python", "-m", "edges.page", env={"PYTHONPATH": "tests"})
+    python = shared(session, "tests", "tests")
+    python("-m", "edges.page", env={"PYTHONPATH": "tests"})
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def sanity(session: nox.Session) -> None:
     """Write what each score says of good and bad predictions into docs/choosing-a-model.md, which a test compares."""
-    install(session)
-    session.run("python", "docs/examples/sanity.py")
+    python = shared(session, "examples", extras="examples")
+    python("docs/examples/sanity.py")
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def lightning(session: nox.Session) -> None:
     """Adapt MNIST to optdigits in a LightningModule; arguments go to the script, `-- --help` lists them."""
-    install(session, extras="examples")
-    session.run("python", "docs/examples/lightning_dann.py", *session.posargs)
+    python = shared(session, "examples", extras="examples")
+    python("docs/examples/lightning_dann.py", *session.posargs)
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def regression(session: nox.Session) -> None:
     """Adapt a regression from one sex to the other, on diabetes; arguments go to the script, `-- --help` lists them."""
-    install(session, extras="examples")
-    session.run("python", "docs/examples/regression.py", *session.posargs)
+    python = shared(session, "examples", extras="examples")
+    python("docs/examples/regression.py", *session.posargs)
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def evidence(session: nox.Session) -> None:
     """Train with every loss on a real shift and write its section of docs/evidence.md: `-- TASK --data DIR`."""
-    install(session, extras="examples")
-    session.run("python", "-m", "evidence", *session.posargs, env={"PYTHONPATH": "docs/examples"})
+    python = shared(session, "examples", extras="examples")
+    python("-m", "evidence", *session.posargs, env={"PYTHONPATH": "docs/examples"})
 
 
-@nox.session
+def beside_the_peers(session: nox.Session) -> Callable[..., object]:
+    """What runs the Python of an environment with the other libraries, which are installed without what they need."""
+    python = shared(session, "bench", "bench")
+    python("-m", "pip", "install", "--no-deps", *nox.project.dependency_groups(PROJECT, "peers"), silent=True)
+    return python
+
+
+@nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """Measure speed and memory beside the peers and write the page of the docs; `-- --quick` only shows."""
-    install(session, "bench")
-    session.install("--no-deps", *nox.project.dependency_groups(PROJECT, "peers"))
-    session.run("python", "-m", "benchmarks.bench", *session.posargs, env={"PYTHONPATH": "tests"})
+    python = beside_the_peers(session)
+    python("-m", "benchmarks.bench", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def migrating(session: nox.Session) -> None:
     """Run the peers beside our losses and write docs/migrating.md; `-- --tllib DIR` too, `-- --check` only compares."""
-    install(session, "bench")
-    session.install("--no-deps", *nox.project.dependency_groups(PROJECT, "peers"))
-    session.run("python", "-m", "migrating.page", *session.posargs, env={"PYTHONPATH": "tests"})
+    python = beside_the_peers(session)
+    python("-m", "migrating.page", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
 @nox.session
@@ -208,10 +229,11 @@ def build(session: nox.Session) -> None:
     import_time = Path("tests/benchmarks/import_time.py").resolve()
     python = str(out / "empty" / "bin" / "python")
     session.chdir(out)  # away from the sources, which would be imported in place of what was installed
+    session.run("python", "-m", "venv", "--clear", "empty", silent=True)
     for artefact in out.glob("adaption-*"):
         session.run("twine", "check", "--strict", str(artefact))
         look_into(session, artefact)
-        session.run("python", "-m", "venv", "--clear", "empty", silent=True)
+        session.run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "adaption", external=True)
         session.run(python, "-m", "pip", "install", "--quiet", TORCH, str(artefact), external=True)
         check = "import adaption, adaption.functional, adaption.layers; print(adaption.__file__, adaption.__version__)"
         session.run(python, "-c", check, external=True)

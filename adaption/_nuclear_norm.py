@@ -7,7 +7,7 @@ from torch import Tensor
 
 from adaption import _checks
 from adaption._closed_form import ClosedForm
-from adaption._spectrum import finite
+from adaption._spectrum import finite, poison
 from adaption._states import sum_dtype
 
 
@@ -67,14 +67,14 @@ def _sum_of_roots(gram: Tensor, dtype: torch.dtype, *, inverse: bool = False) ->
 
     What cannot be told from the rounding of the matrix, or of entries in `dtype`, counts as 0 in both.
     """
-    poison = 0 * gram.trace()  # NaN in the matrix is NaN in the value
+    lost = poison(gram)
     values, vectors = torch.linalg.eigh(finite(gram))
     rounding = max(len(gram) * torch.finfo(gram.dtype).eps, (4 * torch.finfo(dtype).eps) ** 2)
     roots = values.where(values > rounding * values[-1], 0.0).sqrt()
     if not inverse:
-        return (roots.sum() + poison,)
+        return (roots.sum() + lost,)
     scaled = vectors * roots.reciprocal().where(roots > 0, 0.0)
-    return roots.sum() + poison, scaled @ vectors.T + poison
+    return roots.sum() + lost, scaled @ vectors.T + lost
 
 
 _nuclear_norm = ClosedForm("nuclear_norm", _evaluate)

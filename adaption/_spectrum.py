@@ -35,8 +35,13 @@ def gram_matrix(rows: Tensor) -> Tensor:
 
 
 def finite(matrix: Tensor) -> Tensor:
-    """For LAPACK, which raises on NaN and infinity: the caller has to make its result NaN by other means."""
+    """For LAPACK, which raises on NaN and infinity: the caller adds :func:`poison` to its result."""
     return matrix.nan_to_num(posinf=0.0, neginf=0.0)
+
+
+def poison(*matrices: Tensor) -> Tensor:
+    """What makes the result NaN by addition where a matrix has NaN or infinity, and 0 elsewhere."""
+    return 0 * torch.stack([matrix.sum() for matrix in matrices]).sum()
 
 
 class Spectrum:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from adaption import _checks
 from adaption._closed_form import ClosedForm
 from adaption._precision import full_precision
-from adaption._spectrum import Spectrum, spectrum_of_matrix, spectrum_of_rows
+from adaption._spectrum import Spectrum, poison, spectrum_of_matrix, spectrum_of_rows
 from adaption._states import sum_dtype
 from adaption.features._moments import Moments, MomentsMetric, Scatter, in_one_dtype
 from adaption.features.mmd import check_pair
@@ -166,13 +166,13 @@ class _Comparison:
 def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
     energy, *weights = options
     rows = [_with_ones(tensor.to(sum_dtype(tensor.device))) for tensor in tensors]
-    poison = 0 * (rows[0].sum() + rows[1].sum())
+    lost = poison(*rows)
     comparison = _Comparison((spectrum_of_rows(rows[0]), spectrum_of_rows(rows[1])), energy)
-    results = [comparison.value(*weights) + poison]
+    results = [comparison.value(*weights) + lost]
     for domain, x in enumerate(rows):
         if needed[domain]:
             gradient = comparison.gradient(domain, x, *weights)[:, 1:]
-            results.append(gradient / math.sqrt(len(x)) + poison)
+            results.append(gradient / math.sqrt(len(x)) + lost)
     return [result.to(tensors[0].dtype) for result in results]
 
 
@@ -263,9 +263,8 @@ class InverseGramAlignmentLoss(MomentsMetric):
 
     def _of_moments(self, source: Moments, target: Moments) -> Tensor:
         grams = [_gram(domain) for domain in (source, target)]
-        poison = 0 * (grams[0].sum() + grams[1].sum())
         first, second = (spectrum_of_matrix(gram, len(gram)) for gram in grams)
-        return _Comparison((first, second), self.energy).value(self.angle_weight, self.scale_weight) + poison
+        return _Comparison((first, second), self.energy).value(self.angle_weight, self.scale_weight) + poison(*grams)
 
 
 def _gram(domain: Moments) -> Tensor:

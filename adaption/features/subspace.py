@@ -12,7 +12,7 @@ from adaption._closed_form import ClosedForm
 from adaption._global_batch import BatchMeanMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision
-from adaption._spectrum import finite, spectrum_of_rows
+from adaption._spectrum import finite, poison, spectrum_of_rows
 from adaption._states import sum_dtype
 from adaption.features._moments import in_one_dtype
 from adaption.features.mmd import check_pair
@@ -148,18 +148,18 @@ class _Comparison:
 
 def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
     rows = [tensor.to(sum_dtype(tensor.device)) for tensor in tensors]
-    poison = 0 * (rows[0].sum() + rows[1].sum())
+    lost = poison(*rows)
     source, target = (_Directions(finite(x)) for x in rows)
     k = min(len(source.values), len(target.values))
     bases = source.vectors[:, :k], target.vectors[:, :k]
     comparison = _Comparison(*bases, torch.minimum(source.rank, target.rank))
-    results = [comparison.value(options[0]) + poison]
+    results = [comparison.value(options[0]) + lost]
     if any(needed):
         outer = comparison.gradient(options[0])
         if needed[0]:
-            results.append(source.pull(outer, bases[1]) + poison)
+            results.append(source.pull(outer, bases[1]) + lost)
         if needed[1]:
-            results.append(target.pull(outer.T, bases[0]) + poison)
+            results.append(target.pull(outer.T, bases[0]) + lost)
     return [result.to(tensors[0].dtype) for result in results]
 
 

@@ -107,10 +107,15 @@ class Method(nn.Module):
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """The loss of a step."""
-        loss = F.cross_entropy(batch["source_logits"], batch["labels"], weight=batch.get("class_weights"))
+        loss = self.task(batch)
         for name, value in self.metrics(**self.inputs(batch)).items():
             loss = loss + self.weights.get(name, 1.0) * value
         return loss
+
+    @staticmethod
+    def task(batch: dict[str, Any]) -> Tensor:
+        """Cross entropy on the source."""
+        return F.cross_entropy(batch["source_logits"], batch["labels"], weight=batch.get("class_weights"))
 
     def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         """What the metrics look at."""
@@ -164,9 +169,7 @@ class Predictions(Method):
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Cross entropy first, both after."""
-        if self.steps_left > 0:
-            return F.cross_entropy(batch["source_logits"], batch["labels"])
-        return super().forward(batch)
+        return self.task(batch) if self.steps_left > 0 else super().forward(batch)
 
     def after_step(self, _optimizer: torch.optim.Optimizer) -> None:
         """Count."""
@@ -210,9 +213,8 @@ class Vada(Method):
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """DANN first, all three after."""
         if self.steps_left > 0:
-            loss = F.cross_entropy(batch["source_logits"], batch["labels"])
-            loss += self.weights.get("DANN", 1.0) * self.metrics["DANN"](batch["source"], batch["target"])
-            return loss
+            game = self.metrics["DANN"](batch["source"], batch["target"])
+            return self.task(batch) + self.weights.get("DANN", 1.0) * game
         return super().forward(batch)
 
     def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -337,7 +339,7 @@ class Discriminative(Method):
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """Cross entropy first, the two games after."""
         if self.steps_left > 0:
-            return F.cross_entropy(batch["source_logits"], batch["labels"])
+            return self.task(batch)
         with torch.no_grad():
             source = self.source_encoder[0](batch["source_images"])
         target = batch["target"]

@@ -25,7 +25,17 @@ from evidence.kept import code, once
 from evidence.report import picture, section, write
 from evidence.task import SOURCE_ONLY, Budget, load, run
 
-TASKS = ("digits", "objects", "partial", "open_set", "lifetime", "segmentation", "keypoints", "selection")
+TASKS = (
+    "digits",
+    "objects",
+    "partial",
+    "open_set",
+    "label_shift",
+    "lifetime",
+    "segmentation",
+    "keypoints",
+    "selection",
+)
 PAGE = Path(__file__).parents[2] / "evidence.md"
 RESULTS = Path(__file__).with_name("results")
 QUICK = Budget(epochs=2, steps=2)

@@ -14,8 +14,10 @@ early. "Trained on target" has the lives of the target's training engines.
 
 The network has two convolutions along the cycles with 10 channels each, 64 features, and heads that end in a sigmoid.
 Batches hold 64 windows of each domain; Adam learns at 0.0003. The task loss is the squared error, 1 for the constant
-prediction of the mean. MMD and JMMD have weight 3. DANN's discriminator learns at 0.01, so that it keeps pace, and the
-reversal of MDD grows to 0.1, as in its paper. Consistency compares a student with its average over time, on windows
+prediction of the mean. MMD and JMMD have weight 3, Sinkhorn 1, DARE-GRAM 100 and CORAL 1000, whose values are small.
+RSD has 0.1, and looks at the first 16 samples of each domain: 64 would span all of the 64 features in both, and the
+spans would be equal whatever the samples. DANN's discriminator learns at 0.01, so that it keeps pace, and the reversal
+of MDD grows to 0.1, as in its paper. Consistency compares a student with its average over time, on windows
 with noise of 0.1 and one sensor in ten silent: by itself with weight 0.1, and beside MMD with weight 1, because alone
 it may bring the whole target to one prediction. The rows that are switched off keep the augmentation, and the MMD.
 
@@ -36,16 +38,24 @@ import torch
 from methods import Method
 from numpy.typing import NDArray
 from regression import ROWS as LOSSES
-from regression import UPPER_BOUND, WIDTH, Row, features, features_and_output, head, look
+from regression import UPPER_BOUND, WIDTH, Row, Seen, features, features_and_output, head, look
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from adaption import JointMaximumMeanDiscrepancyLoss, L2ConsistencyLoss, MaximumMeanDiscrepancyLoss
+from adaption import (
+    CorrelationAlignmentLoss,
+    InverseGramAlignmentLoss,
+    JointMaximumMeanDiscrepancyLoss,
+    L2ConsistencyLoss,
+    MaximumMeanDiscrepancyLoss,
+    RepresentationSubspaceDistanceLoss,
+    SinkhornDivergenceLoss,
+)
 from adaption.layers import EmaTeacher, ImageRegressor, WarmStartGradientReversalLayer
 from evidence.data import Arrays, arrays
 from evidence.task import Budget, Task, Trial, batches
 
-CAP, WINDOW, BATCH = 125, 30, 64
+CAP, WINDOW, BATCH, FEW = 125, 30, 64, 16
 SENSORS = [1, 2, 3, 6, 7, 8, 10, 11, 12, 13, 14, 16, 19, 20]  # from 0; those that vary in every fleet
 
 
@@ -156,10 +166,19 @@ def augment(windows: Tensor) -> Tensor:
     return (windows + 0.1 * torch.randn_like(windows)) * heard
 
 
+def few_features(source: Seen, target: Seen) -> tuple[Tensor, Tensor]:
+    """Of fewer samples than there are features, so that the spans of both domains can differ."""
+    return source.features[:FEW], target.features[:FEW]
+
+
 ROWS = {
     **LOSSES,
     "MMD": lambda _: Row(MaximumMeanDiscrepancyLoss(), features, 3.0),
     "JMMD": lambda _: Row(JointMaximumMeanDiscrepancyLoss(), features_and_output, 3.0),
+    "CORAL": lambda _: Row(CorrelationAlignmentLoss(), features, 1000.0),
+    "Sinkhorn": lambda _: Row(SinkhornDivergenceLoss(), features),
+    "DARE-GRAM": lambda _: Row(InverseGramAlignmentLoss(), features, 100.0),
+    "RSD": lambda _: Row(RepresentationSubspaceDistanceLoss(), few_features, 0.1),
 }
 
 # name: the weights of consistency and of MMD

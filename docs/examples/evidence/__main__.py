@@ -23,6 +23,7 @@ from rich.markdown import Markdown
 from evidence import data, selection
 from evidence.kept import code, once
 from evidence.report import picture, section, write
+from evidence.summary import summary
 from evidence.task import SOURCE_ONLY, Budget, load, run
 
 TASKS = (
@@ -37,6 +38,7 @@ TASKS = (
     "selection",
 )
 PAGE = Path(__file__).parents[2] / "evidence.md"
+SUMMARIES = (PAGE, PAGE.with_name("choosing.md"))  # where the table over all tasks stands, too
 RESULTS = Path(__file__).with_name("results")
 QUICK = Budget(epochs=2, steps=2)
 
@@ -155,6 +157,9 @@ def main() -> None:
     picture(task, record, image)
     text = section(task, record, image.relative_to(page.parent))
     write(page, name, text)
+    if not arguments.quick:
+        for place in SUMMARIES:
+            write(place, "summary", summary(RESULTS))
     console.print(Markdown(text))
     console.print(f"written: {page}, {image}; figures of every epoch: {figures}")
 

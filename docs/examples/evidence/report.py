@@ -83,6 +83,11 @@ def tables(task: Task, record: dict[str, Any]) -> Iterator[tuple[str, Runs]]:
     yield f"Mean of {len(results)} shifts", means
 
 
+def is_loss(row: str) -> bool:
+    """Whether a row is none of those to be beaten."""
+    return not (row.startswith((SOURCE_ONLY, CONTROL, "trained on")) or row.endswith(OFF))
+
+
 # ---- the section ------------------------------------------------------------------------------------------------
 
 
@@ -145,7 +150,7 @@ def reading(task: Task, runs: Runs) -> str:
     }
     base = runs[SOURCE_ONLY]
     for row, histories in runs.items():
-        if not (row.startswith((SOURCE_ONLY, CONTROL, "trained on")) or row.endswith(OFF)):  # the rows to be beaten
+        if is_loss(row):
             closer = last(histories).mean() < last(base).mean()
             interval = difference(last(histories, task.score), last(base, task.score))
             kinds[bool(closer), better(interval, lower=task.lower_is_better)].append(row)

@@ -87,6 +87,16 @@ def test_page(pytestconfig: pytest.Config, browser: Browser, address: str, page:
     tab.close()
 
 
+def test_nothing_is_cut_off_at_any_width(browser: Browser, address: str, page: str) -> None:
+    tab = browser.new_page()
+    tab.goto(address + page)
+    for width in range(360, 1921, 40):
+        tab.set_viewport_size({"width": width, "height": 900})
+        assert tab.evaluate(SPILLED) == [], f"at {width} pixels this reaches beyond the window"
+        assert not tab.evaluate(TOO_WIDE), f"at {width} pixels the page scrolls sideways"
+    tab.close()
+
+
 def test_search_finds_every_public_name(browser: Browser, address: str) -> None:
     tab = browser.new_page()
     for name in PUBLIC:

@@ -25,6 +25,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "page" in metafunc.fixturenames:
         folder: Path = metafunc.config.getoption("--site")
         pages = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.html"))
+        pages = [page for page in pages if not page.startswith("_modules/")]  # the library's code
         if not pages:
             msg = f"there is no page under {folder}. Build the site with `nox -s docs`."
             raise pytest.UsageError(msg)

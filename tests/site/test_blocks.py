@@ -18,7 +18,18 @@ SESSIONS = re.findall(r"@nox\.session.*\ndef (\w+?)_?\(", (ROOT / "noxfile.py").
 EXECUTED = {"{doctest}", "{eval-rst}", "{testcleanup}", "{testcode}", "{testoutput}", "{testsetup}"}
 NO_CODE = {
     *("bibtex", "csv", "json", "mermaid", "text", "toml", "yaml"),
-    *("{figure}", "{image}", "{include}", "{list-table}", "{math}", "{raw}", "{table}", "{toctree}"),
+    *(
+        "{figure}",
+        "{grid}",
+        "{grid-item-card}",
+        "{image}",
+        "{include}",
+        "{list-table}",
+        "{math}",
+        "{raw}",
+        "{table}",
+        "{toctree}",
+    ),
     *("{admonition}", "{dropdown}", "{hint}", "{important}", "{note}", "{seealso}", "{tip}", "{warning}"),
 }
 SHELL = {"bash", "console", "sh", "shell"}
@@ -101,3 +112,13 @@ def test_what_a_page_names_is_there(source: Path) -> None:
 @pytest.mark.parametrize("goal", re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8")))
 def test_readme_links_lead_somewhere(goal: str) -> None:
     assert (ROOT / goal).exists(), f"README.md links to {goal}, which is not there"
+
+
+def test_every_method_is_in_the_menu_and_among_the_pictures() -> None:
+    methods = sorted(path.stem for path in (ROOT / "docs" / "methods").glob("*.md"))
+    menu = re.findall(r"^methods/(\w+)$", (ROOT / "docs" / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
+    cards = re.findall(
+        r"^:link: methods/(\w+)$", (ROOT / "docs" / "methods.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert sorted(menu) == methods
+    assert cards == menu, "the cards are to stand in the order of the menu"

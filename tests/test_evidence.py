@@ -125,6 +125,19 @@ def test_the_page_has_a_section_of_each_task(task: str) -> None:
     assert "| source only |" in section[1]
 
 
+@pytest.mark.parametrize("name", ["evidence", "choosing"])
+def test_the_summary_is_that_of_the_figures(report: Any, name: str) -> None:
+    assert report  # puts the examples on the path
+    page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    section = re.search("<!-- summary: written by the command -->(.*?)<!-- end of summary -->", page, re.DOTALL)
+    assert section
+    summary = importlib.import_module("evidence.summary").summary(EXAMPLES / "evidence" / "results")
+    assert section[1].strip() == summary
+    links = re.findall(r"\]\((methods/\w+\.md)\)", summary)
+    assert links
+    assert all((ROOT / "docs" / link).is_file() for link in links)
+
+
 @pytest.fixture
 def selection(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(EXAMPLES))

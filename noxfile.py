@@ -194,7 +194,7 @@ def regression(session: nox.Session) -> None:
 def evidence(session: nox.Session) -> None:
     """Train with every loss on a real shift and write its section of docs/evidence.md: `-- TASK --data DIR`."""
     python = shared(session, "examples", extras="examples")
-    python("-m", "evidence", *session.posargs, env={"PYTHONPATH": "docs/examples"})
+    python("-m", "evidence", *session.posargs, env={"PYTHONPATH": os.pathsep.join(("docs/examples", "docs"))})
 
 
 def beside_the_peers(session: nox.Session) -> Callable[..., object]:

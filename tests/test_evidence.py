@@ -25,14 +25,19 @@ TASKS = sorted(
 
 
 def evidence(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": f"{EXAMPLES}:{ROOT}", "COLUMNS": "200"}
+    environment = {**os.environ, "PYTHONPATH": f"{EXAMPLES}:{EXAMPLES.parent}:{ROOT}", "COLUMNS": "200"}
     command = [sys.executable, "-m", "evidence", *arguments]
     return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
 
 
 @pytest.fixture
-def report(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+def examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (EXAMPLES, EXAMPLES.parent):
+        monkeypatch.syspath_prepend(str(folder))
+
+
+@pytest.fixture
+def report(examples: None) -> Any:  # noqa: ARG001 - it finds them
     return importlib.import_module("evidence.report")
 
 
@@ -46,7 +51,7 @@ def test_the_interval_is_students(report: Any) -> None:
     assert not report.better(sure, lower=True)
 
 
-@pytest.mark.usefixtures("report")
+@pytest.mark.usefixtures("examples")
 def test_a_run_is_trained_once_by_the_same_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept, trained = importlib.import_module("evidence.kept"), []
 
@@ -63,7 +68,7 @@ def test_a_run_is_trained_once_by_the_same_code(tmp_path: Path, monkeypatch: pyt
     assert kept.code() == kept.code()
 
 
-@pytest.mark.usefixtures("report")
+@pytest.mark.usefixtures("examples")
 def test_a_process_of_its_own_finds_what_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command, jobs = importlib.import_module("evidence.__main__"), []
 
@@ -125,9 +130,9 @@ def test_the_page_has_a_section_of_each_task(task: str) -> None:
     assert "| source only |" in section[1]
 
 
+@pytest.mark.usefixtures("examples")
 @pytest.mark.parametrize("name", ["evidence", "choosing"])
-def test_the_summary_is_that_of_the_figures(report: Any, name: str) -> None:
-    assert report  # puts the examples on the path
+def test_the_summary_is_that_of_the_figures(name: str) -> None:
     page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
     section = re.search("<!-- summary: written by the command -->(.*?)<!-- end of summary -->", page, re.DOTALL)
     assert section
@@ -139,8 +144,7 @@ def test_the_summary_is_that_of_the_figures(report: Any, name: str) -> None:
 
 
 @pytest.fixture
-def selection(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+def selection(examples: None) -> Any:  # noqa: ARG001
     return importlib.import_module("evidence.selection")
 
 

@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
+from pictures.style import GREY, STYLE
 from scipy import stats
 
 from evidence.task import CONTROL, OFF, SOURCE_ONLY, Task
-
-mpl.use("agg")
-from matplotlib import pyplot as plt
-from matplotlib.ticker import LogLocator
 
 GLUE = "\N{NO-BREAK SPACE}"  # between what one cell of a table must not part
 Runs = dict[str, list[dict[str, Any]]]  # row -> histories, one for each seed
@@ -174,7 +173,8 @@ def section(task: Task, record: dict[str, Any], image: Path) -> str:
         parts += ["\n".join(table(task, shift, runs)), reading(task, runs)]
     if task.together:
         parts += [f"{task.score} on each shift:", "\n".join(each_shift(task, record["results"]))]
-    parts.append(f"```{{image}} {image.as_posix()}\n:alt: {task.title}: differences, scores and distances\n```")
+    options = f":alt: {task.title}: differences, scores and distances\n:target: {image.as_posix()}"
+    parts.append(f"```{{image}} {image.as_posix()}\n{options}\n```")
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     seeds, epochs = record["seeds"], len(next(iter(shown[0][1].values()))[0]["distance"])
     parts.append(
@@ -198,30 +198,33 @@ def write(page: Path, name: str, text: str) -> None:
 
 
 def picture(task: Task, record: dict[str, Any], path: Path) -> None:
-    """Beside each other, for each table: differences with their intervals, scores by epoch, score over distance."""
+    """For each table: differences with their intervals, and below them scores by epoch, and score over distance."""
     shown = list(tables(task, record))
-    figure, axes = plt.subplots(len(shown), 3, figsize=(15, 4.5 * len(shown)), layout="constrained", squeeze=False)
-    colors = plt.get_cmap("tab20").colors
-    for (shift, runs), (forest, epochs, plane) in zip(shown, axes, strict=True):
-        base = last(runs[SOURCE_ONLY], task.score)
-        for place, (row, histories) in enumerate(runs.items()):
-            color = colors[place % len(colors)]
-            interval = difference(last(histories, task.score), base)
-            forest.plot([interval.low, interval.high], [place, place], color=color, linewidth=3)
-            forest.plot(interval.mean, place, "o", color=color)
-            score, distance = curves(histories, task.score).mean(0), curves(histories).mean(0)
-            style = "--" if row == CONTROL else "-"
-            epochs.plot(range(1, len(score) + 1), score, style, color=color)
-            plane.plot(distance, score, style, color=color, linewidth=0.8)
-            plane.plot(distance[-1], score[-1], "o", color=color)
-        forest.axvline(0, color="k", linewidth=0.8)
-        forest.set(title=f"{shift}\nminus source only, 95 % interval", xlabel=task.score)
-        forest.set_yticks(range(len(runs)), list(runs))
-        forest.invert_yaxis()
-        epochs.set(title="target score, mean over seeds", xlabel="epoch", ylabel=task.score)
-        plane.set_xscale("log")
-        plane.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
-        plane.set(title="score over distance; a dot is the last epoch", xlabel="MMD of the features")
-    with mpl.rc_context({"svg.hashsalt": "adaption"}):  # the same picture for the same figures
+    heights = [height for _, runs in shown for height in (1 + 0.21 * len(runs), 3.2)]
+    colors = mpl.colormaps["tab20"].colors
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.2, sum(heights)))
+        grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
+        for index, (shift, runs) in enumerate(shown):
+            forest = figure.add_subplot(grid[2 * index, :])
+            epochs, plane = (figure.add_subplot(grid[2 * index + 1, column]) for column in range(2))
+            base = last(runs[SOURCE_ONLY], task.score)
+            for place, (row, histories) in enumerate(runs.items()):
+                color = colors[place % len(colors)]
+                interval = difference(last(histories, task.score), base)
+                forest.plot([interval.low, interval.high], [place, place], color=color, linewidth=3)
+                forest.plot(interval.mean, place, "o", color=color)
+                score, distance = curves(histories, task.score).mean(0), curves(histories).mean(0)
+                style = "--" if row == CONTROL else "-"
+                epochs.plot(range(1, len(score) + 1), score, style, color=color, linewidth=1.2)
+                plane.plot(distance, score, style, color=color, linewidth=0.8)
+                plane.plot(distance[-1], score[-1], "o", color=color, markersize=4)
+            forest.axvline(0, color=GREY, linewidth=0.8)
+            forest.set(title=f"{shift}: {task.score} minus source only, 95 % interval")
+            forest.set_yticks(range(len(runs)), list(runs))
+            forest.invert_yaxis()
+            epochs.set(title="mean over seeds", xlabel="epoch", ylabel=task.score)
+            plane.set_xscale("log")
+            plane.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
+            plane.set(title="over the distance; a dot is the last epoch", xlabel="MMD of the features")
         figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import runpy
 import subprocess
 import sys
 import typing
@@ -40,6 +41,15 @@ def test_readme_loop(capsys: pytest.CaptureFixture[str]) -> None:
     for block in loops:
         exec(compile(block, "README.md", "exec"), {})  # noqa: S102 - the README is ours
     assert capsys.readouterr().out.startswith("epoch 0: MMD 0.")
+
+
+def test_first_script(capsys: pytest.CaptureFixture[str]) -> None:
+    logs = runpy.run_path(str(ROOT / "docs" / "examples" / "start.py"))["logs"]
+    without, with_it = logs["source only"], logs["with MMD"]
+    assert with_it["accuracy"][-1] > without["accuracy"][-1] + 0.15
+    assert with_it["distance"][-1] < 0.5 * without["distance"][-1]
+    shape = re.sub(r"\d+", r"\\d+", capsys.readouterr().out)
+    assert re.search(shape, (ROOT / "README.md").read_text()), "README.md shows another output"
 
 
 def on_two_processes(script: str, folder: Path) -> list[tuple[str, float]]:

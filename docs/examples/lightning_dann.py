@@ -11,10 +11,11 @@ import argparse
 import logging
 import warnings
 from pathlib import Path
+from statistics import fmean
 
 import lightning as L
 import torch
-from digits import BATCH, load, mean_and_deviation
+from digits import BATCH, load, spread
 from lightning.pytorch.loggers import CSVLogger
 from methods import CLASSES, WIDTH, Network
 from rich.console import Console
@@ -100,11 +101,10 @@ def table(results: dict[str, list[dict[str, float]]]) -> Table:
     for column in ("target accuracy %", "MMD", "DANN"):
         shown.add_column(column, justify="right")
     for name, runs in results.items():
-        mean, deviation = mean_and_deviation([100 * run["accuracy"] for run in runs])
-        mmd, _ = mean_and_deviation([run["mmd"] for run in runs])
+        accuracy, mmd = spread([100 * run["accuracy"] for run in runs]), fmean(run["mmd"] for run in runs)
         dann = [run["dann_epoch"] for run in runs if "dann_epoch" in run]
-        figures = f"{mmd:.3f}", f"{mean_and_deviation(dann)[0]:.3f}" if dann else ""
-        shown.add_row(name, f"{mean:.1f} ± {deviation:.1f}", *figures)
+        figures = f"{mmd:.3f}", f"{fmean(dann):.3f}" if dann else ""
+        shown.add_row(name, accuracy, *figures)
     return shown
 
 

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
-from digits import compare, fit, load, mean_and_deviation
+from digits import compare, fit, load, spread
 from matplotlib import pyplot as plt
 from methods import CLASSES, WIDTH, Method, Network
 from rich.table import Table
@@ -143,16 +144,11 @@ def table(results: dict[str, list[dict[str, Any]]]) -> Table:
     for column in columns:
         shown.add_column(column, justify="left" if column == "loss" else "right", no_wrap=True)
 
-    def mean(values: list[float]) -> float:
-        return mean_and_deviation(values)[0]
-
     for name, runs in results.items():
-        last = mean_and_deviation([100 * run["accuracy"][-1] for run in runs])
-        late = mean_and_deviation([100 * mean(run["accuracy"][-5:]) for run in runs])
-        figures = [f"{center:.1f} ± {deviation:.1f}" for center, deviation in (last, late)]
-        figures.append(f"{100 * mean([run['share'][-1] for run in runs]):.0f}")
-        figures += [f"{mean([run['distance'][epoch] for run in runs]):.3f}" for epoch in (0, -1)]
-        shown.add_row(name, *figures, f"{mean([run['seconds'] for run in runs]):.1f}")
+        figures = [spread([100 * fmean(run["accuracy"][-epochs:]) for run in runs]) for epochs in (1, 5)]
+        figures.append(f"{100 * fmean(run['share'][-1] for run in runs):.0f}")
+        figures += [f"{fmean(run['distance'][epoch] for run in runs):.3f}" for epoch in (0, -1)]
+        shown.add_row(name, *figures, f"{fmean(run['seconds'] for run in runs):.1f}")
     return shown
 
 

@@ -22,10 +22,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
-from digits import compare, mean_and_deviation
+from digits import compare, spread
 from matplotlib import pyplot as plt
 from rich.table import Table
 from sklearn.datasets import load_diabetes
@@ -228,14 +229,12 @@ def table(results: dict[str, list[dict[str, Any]]]) -> Table:
     for column in ("loss", "RMSE", "difference", "MMD\nfirst", "MMD\nlast", "seconds"):
         shown.add_column(column, justify="left" if column == "loss" else "right", no_wrap=True)
     for name, runs in results.items():
-        mean, deviation = mean_and_deviation([run["rmse"][-1] for run in runs])
-        figures = [f"{mean:.1f} ± {deviation:.1f}", ""]
+        figures = [spread([run["rmse"][-1] for run in runs]), ""]
         if "source only" in results and name != "source only":
             pairs = zip(runs, results["source only"], strict=True)
-            mean, deviation = mean_and_deviation([run["rmse"][-1] - base["rmse"][-1] for run, base in pairs])
-            figures[1] = f"{mean:+.1f} ± {deviation:.1f}"
-        figures += [f"{mean_and_deviation([run['distance'][epoch] for run in runs])[0]:.3f}" for epoch in (0, -1)]
-        shown.add_row(name, *figures, f"{mean_and_deviation([run['seconds'] for run in runs])[0]:.1f}")
+            figures[1] = spread([run["rmse"][-1] - base["rmse"][-1] for run, base in pairs], "+.1f")
+        figures += [f"{fmean(run['distance'][epoch] for run in runs):.3f}" for epoch in (0, -1)]
+        shown.add_row(name, *figures, f"{fmean(run['seconds'] for run in runs):.1f}")
     return shown
 
 
@@ -252,7 +251,7 @@ def picture(results: dict[str, list[dict[str, Any]]], path: Path) -> None:
     axes[0, 0].legend()
     names = list(results)
     adapted = [name for name in names if name not in {"source only", "control", UPPER_BOUND}] or names
-    best = min(adapted, key=lambda name: mean_and_deviation([run["rmse"][-1] for run in results[name]])[0])
+    best = min(adapted, key=lambda name: fmean(run["rmse"][-1] for run in results[name]))
     truth = LOWEST + (HIGHEST - LOWEST) * load("cpu")[3].flatten()
     for axis, name in zip(axes[1], (names[0], best), strict=True):
         axis.scatter(truth, torch.tensor([run["predictions"] for run in results[name]]).mean(0), s=14, alpha=0.6)

@@ -206,9 +206,9 @@ def beside_the_peers(session: nox.Session) -> Callable[..., object]:
 
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
-    """Measure speed and memory beside the peers and write the page of the docs; `-- --quick` only shows."""
+    """Measure time and memory beside the peers, for the docs; `-- --quick` and `-- --promises WORD` only show."""
     python = beside_the_peers(session)
-    python("-m", "benchmarks.bench", *session.posargs, env={"PYTHONPATH": "tests"})
+    python("-m", "benchmarks.bench", *session.posargs, env={"PYTHONPATH": os.pathsep.join(("tests", "docs"))})
 
 
 @nox.session(venv_backend="none")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import itertools
 import math
 import multiprocessing
 import os
@@ -20,6 +21,8 @@ import torch
 from benchmarks.contestants import CLASSES, CONTESTANTS, HIDDEN
 from benchmarks.launches import launches
 from benchmarks.measure import PROMISES, answer
+from matplotlib.figure import Figure
+from pictures.style import STYLE
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -36,9 +39,11 @@ ABOUT_LAUNCHES = (
     "way that accelerators take: forward and backward, without views and allocations. No value is read on the host. "
     "It was not run on a GPU."
 )
+COLUMNS = 4  # of the picture
 LONG = 2.0  # a contestant that takes longer than this is not asked for larger batches
 PACKAGES = ("torch", "torchmetrics", "dalib", "pytorch-adapt", "rul-adapt", "skada", "geomloss")
 
+BAR = (TextColumn("{task.description:<48}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["benchmarks.measure"])
 
@@ -75,18 +80,24 @@ def _installed(name: str) -> bool:
     return any(distribution.name == name for distribution in importlib.metadata.distributions())
 
 
-def collect(sizes: list[int], widths: list[int], seconds: float, console: Console) -> tuple[Results, dict[str, float]]:
-    """Take all measurements; the bar counts them."""
-    results: Results = {}
-    promises: dict[str, float] = {}
-    grid = sorted({*((n, WIDTH) for n in sizes), *((SIZE, d) for d in widths)}, key=math.prod)
-    columns = (TextColumn("{task.description:<48}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=len(PROMISES) + len(CONTESTANTS) * len(grid))
-        for name in PROMISES:
+def measured(word: str, console: Console) -> dict[str, float]:
+    """The figures of the promises whose name has this word in it; the bar counts them."""
+    names, found = [name for name in PROMISES if word in name], {}
+    with Progress(*BAR, console=console) as progress:
+        task = progress.add_task("", total=len(names))
+        for name in names:
             progress.update(task, description=name[:48])
-            promises[name] = ask(name=name).get("value", math.nan)
+            found[name] = ask(name=name).get("value", math.nan)
             progress.advance(task)
+    return found
+
+
+def collect(sizes: list[int], widths: list[int], seconds: float, console: Console) -> Results:
+    """Time and memory of every contestant; the bar counts them."""
+    results: Results = {}
+    grid = sorted({*((n, WIDTH) for n in sizes), *((SIZE, d) for d in widths)}, key=math.prod)
+    with Progress(*BAR, console=console) as progress:
+        task = progress.add_task("", total=len(CONTESTANTS) * len(grid))
         for loss, library in CONTESTANTS:
             stopped: list[tuple[int, int]] = []
             for n, d in grid:
@@ -99,7 +110,7 @@ def collect(sizes: list[int], widths: list[int], seconds: float, console: Consol
                     stopped.append((n, d))
                 results[loss, library, n, d] = found
                 progress.advance(task)
-    return results, promises
+    return results
 
 
 def duration(seconds: float) -> str:
@@ -172,35 +183,31 @@ def markdown(rows: list[list[str]]) -> str:
 
 
 def draw(results: Results, sizes: list[int]) -> None:
-    """Time and memory over n, both axes logarithmic, a column of axes per loss."""
-    mpl.use("svg")
-    mpl.rcParams["svg.hashsalt"] = "adaption"
-    import matplotlib.pyplot as plt
-
+    """Time over n, both axes logarithmic, axes for each loss."""
     losses = list(dict.fromkeys(loss for loss, _ in CONTESTANTS))
     names = list(dict.fromkeys(library for _, library in CONTESTANTS))
-    figure, axes = plt.subplots(
-        2, len(losses), figsize=(3.2 * len(losses), 6), sharex=True, sharey="row", squeeze=False
-    )
-    for column, loss in enumerate(losses):
-        for row, (field, scale) in enumerate((("seconds", 1.0), ("memory", 1e-6))):
+    rows = math.ceil(len(losses) / COLUMNS)
+    style: Any = {**STYLE, "lines.linewidth": 1.2}
+    with mpl.rc_context(style):
+        figure = Figure(figsize=(8.2, 0.6 + 1.7 * rows))
+        axes = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
+        for loss, axis in itertools.zip_longest(losses, axes.flat):
+            if loss is None:
+                axis.set_axis_off()
+                continue
             for library in (library for each, library in CONTESTANTS if each == loss):
-                known = [(n, r[field] * scale) for n in sizes if field in (r := results[loss, library, n, WIDTH])]
-                ours = {"color": "black", "linewidth": 2.5, "zorder": 3} if library == "adaption" else {}
-                style = {"marker": "o", "markersize": 3, "color": f"C{names.index(library)}", "label": library, **ours}
-                axes[row, column].plot([n for n, _ in known], [max(y, 1e-6) for _, y in known], **style)
-            axes[row, column].set(xscale="log", yscale="log")
-            axes[row, column].grid(alpha=0.3)
-        axes[0, column].set_title(loss)
-        axes[1, column].set_xlabel("n = m")
-    axes[1, 0].set_ylim(bottom=0.1)
-    axes[0, 0].set_ylabel("seconds a step")
-    axes[1, 0].set_ylabel("peak memory, MB")
-    lines = {line.get_label(): line for axis in axes[0] for line in axis.get_lines()}
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=4, frameon=False)
-    figure.set_layout_engine("constrained")
-    PICTURE.parent.mkdir(exist_ok=True)
-    figure.savefig(PICTURE, metadata={"Date": None})
+                known = [(n, r["seconds"]) for n in sizes if "seconds" in (r := results[loss, library, n, WIDTH])]
+                ours = {"linewidth": 3.0, "zorder": 3} if library == "adaption" else {}
+                line = {"marker": "o", "markersize": 2.5, "color": f"C{names.index(library)}", "label": library, **ours}
+                axis.plot([n for n, _ in known], [seconds for _, seconds in known], **line)
+            axis.set(xscale="log", yscale="log", title=loss)
+            axis.grid(alpha=0.2)
+        figure.supxlabel("n = m")
+        figure.supylabel("seconds a step")
+        lines = {line.get_label(): line for axis in axes.flat for line in axis.get_lines()}
+        figure.legend(lines.values(), lines.keys(), loc="outside upper center", ncols=4)
+        PICTURE.parent.mkdir(exist_ok=True)
+        figure.savefig(PICTURE, metadata={"Date": None})
 
 
 def write(results: Results, promises: dict[str, float], sizes: list[int], widths: list[int]) -> None:
@@ -216,7 +223,10 @@ def write(results: Results, promises: dict[str, float], sizes: list[int], widths
         "norm and DALN look at logits, and d is the number of classes. A dash: not tried, because a smaller batch "
         f"failed or took longer than {LONG:g} s."
     )
-    picture = "```{image} _static/benchmarks.svg\n:alt: Time and peak memory of all libraries over the batch size\n```"
+    picture = (
+        "```{image} _static/benchmarks.svg\n:alt: Time of a step of all libraries over the batch size\n"
+        ":target: _static/benchmarks.svg\n```"
+    )
     parts = [
         "# Benchmarks",
         about,
@@ -234,17 +244,20 @@ def main() -> None:
     """Measure, show and write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer sizes, shorter measurements, nothing written")
-    quick = parser.parse_args().quick
-    sizes, widths, seconds = ([32, 128, 512], [64, 256], 0.1) if quick else (SIZES, WIDTHS, 0.25)
-    console = Console()
-    results, promises = collect(sizes, widths, seconds, console)
-    shown = [("What was promised", promise_rows(promises)), (LAUNCHES, launch_rows())]
-    for title, rows in [*shown, *tables(results, sizes, widths)]:
+    parser.add_argument("--promises", metavar="WORD", help="only the promises with this word, nothing written")
+    options, console = parser.parse_args(), Console()
+    sizes, widths, seconds = ([32, 128, 512], [64, 256], 0.1) if options.quick else (SIZES, WIDTHS, 0.25)
+    promises = measured(options.promises or "", console)
+    shown = [("What was promised", promise_rows(promises))]
+    if options.promises is None:
+        results = collect(sizes, widths, seconds, console)
+        shown += [(LAUNCHES, launch_rows()), *tables(results, sizes, widths)]
+    for title, rows in shown:
         table = Table(*rows[0], title=title)
         for row in rows[1:]:
             table.add_row(*row)
         console.print(table)
-    if not quick:
+    if options.promises is None and not options.quick:
         draw(results, sizes)
         write(results, promises, sizes, widths)
         console.print("wrote docs/benchmarks.md and docs/_static/benchmarks.svg")

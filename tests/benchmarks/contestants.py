@@ -308,6 +308,15 @@ def plain_inverse_gram(source: Tensor, target: Tensor) -> Tensor:
     return 0.05 * angle + 0.001 * scale
 
 
+def plain_dann(disc: nn.Module, *features: Tensor) -> Tensor:
+    """The cross-entropy of the discriminator on the reversed features of each domain."""
+    loss = torch.zeros(())
+    for label, part in enumerate(features):
+        answer = disc(functional.gradient_reversal(part))
+        loss = loss + F.binary_cross_entropy_with_logits(answer, torch.full_like(answer, label)) / 2
+    return loss
+
+
 def plain_cdan(disc: nn.Module, logits: tuple[Tensor, Tensor], features: tuple[Tensor, Tensor]) -> Tensor:
     """The outer product of features and predictions, and the cross-entropy of the discriminator on it."""
     loss = torch.zeros(())
@@ -710,6 +719,11 @@ def _(n: int, d: int) -> Step:
 @contestant("DANN", "adaption")
 def _(n: int, d: int) -> Step:
     return step(adaption.DomainAdversarialLoss(discriminator(d)), *leaves(n, d))
+
+
+@contestant("DANN", "plain autograd")
+def _(n: int, d: int) -> Step:
+    return step(plain_dann, discriminator(d), *leaves(n, d))
 
 
 @contestant("DANN", "TLLib")

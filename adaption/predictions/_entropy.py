@@ -19,4 +19,4 @@ def entropy(p: Tensor, log_p: Tensor, *dim: int) -> Tensor:
     lose their digits to the 1. The sum of `p` is constant and moves no derivative of any order: with it added the 1 is
     gone, and without a gradient it is taken off again.
     """
-    return (p * (1 - log_p)).sum(*dim) - p.detach().sum(*dim)
+    return (p * (1 - log_p) - p.detach()).sum(*dim)

@@ -17,9 +17,6 @@ from torch import Tensor, nn
 
 from adaption._host import readable
 
-# the page that explains, by its place in the sources until the project has an address; errors name a heading of it
-CONVENTIONS = "docs/conventions.md"
-
 
 def shape(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
@@ -129,8 +126,7 @@ def same_size(source_name: str, source: Tensor, target_name: str, target: Tensor
     if len(source) != len(target):
         msg = (
             f"`{target_name}` must have as many samples as `{source_name}` ({len(source)}) for {why}, which pairs "
-            f"source sample i with target sample i, but got {len(target)}. Drop the surplus samples or use the mean. "
-            f"See {CONVENTIONS}#sizes."
+            f"source sample i with target sample i, but got {len(target)}. Drop the surplus samples or use the mean."
         )
         raise ValueError(msg)
 
@@ -177,7 +173,7 @@ def logits(name: str, value: object) -> None:
     if sums.numel() > 1 and bool(((sums - 1).abs() < 1e-5).all()):
         msg = (
             f"`{name}` must hold logits, but no entry is negative and all sums over the classes are 1, as those of "
-            f"probabilities. Pass what comes before the softmax. See {CONVENTIONS}#logits."
+            f"probabilities. Pass what comes before the softmax."
         )
         raise ValueError(msg)
 

@@ -49,7 +49,7 @@ class SyncedMetric(StatefulMetric):
             rank_zero_warn(
                 f"the parameters inside {type(self).__name__} differ between the ranks, each of which trains its own. "
                 "Put the network and its losses into one module, and wrap that in DistributedDataParallel, or prepare "
-                "it in one piece. See docs/distributed.md#one-module.",
+                "it in one piece.",
                 UserWarning,
             )
         return len(told), bool((told[:, 0] == len(told)).all())

@@ -79,8 +79,7 @@ class AdditiveMetric(SyncedMetric, ABC):
         if kwargs.get("dist_sync_on_step", False) is True:
             msg = (
                 "`dist_sync_on_step` must be False, because the gradient of a value synchronised inside `forward` is "
-                "scaled by 1 / world size, but got True. Drop it: `compute()` is exact over all ranks. "
-                f"See {_checks.CONVENTIONS}#torchmetrics."
+                "scaled by 1 / world size, but got True. Drop it: `compute()` is exact over all ranks."
             )
             raise ValueError(msg)
         _settings.check_names(type(self), kwargs)
@@ -233,7 +232,7 @@ class AdditiveMetric(SyncedMetric, ABC):
         msg = f"the value of this batch is not finite in {type(self).__name__}"
         if self.nan_strategy == "error":
             repair = "Look for NaN or infinity in its inputs, or choose another `nan_strategy`."
-            raise ValueError(f"{msg}. {repair} See {_checks.CONVENTIONS}#nan.")
+            raise ValueError(f"{msg}. {repair}")
         if self.nan_strategy == "warn":
             rank_zero_warn(f"{msg}, and is left out of the epoch value.", UserWarning)
         return True

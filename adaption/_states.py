@@ -17,7 +17,7 @@ from torchmetrics import Metric, MetricCollection, MetricTracker
 from torchmetrics.utilities import rank_zero_warn
 from torchmetrics.utilities.exceptions import TorchMetricsUserError
 
-from adaption import _checks, _settings
+from adaption import _settings
 from adaption._modes import outside_modes
 
 State = Tensor | list[Tensor]
@@ -295,8 +295,8 @@ class StatefulMetric(Metric):
         if any(parameter.requires_grad for parameter in self.parameters()) and (caller := _copier()):
             rank_zero_warn(
                 f"{caller} copies the networks inside {type(self).__name__} too, and no optimizer knows those of the "
-                "copy: its values are those of a network that is not trained. Share one network, as a plain function: "
-                f"see {_checks.CONVENTIONS}#copies.",
+                "copy: its values are those of a network that is not trained. Share one network: pass a plain "
+                "function that calls it.",
                 UserWarning,
             )
         return super().__getstate__()

@@ -29,8 +29,7 @@ def check_discriminator(name: str, discriminator: object, why_logits: str = _SIG
     last = _last(discriminator)
     if isinstance(last, _SQUASHES):
         rank_zero_warn(
-            f"`{name}` must give logits, but ends in {type(last).__name__}. {why_logits}. Drop the last module. "
-            f"See {_checks.CONVENTIONS}#logits.",
+            f"`{name}` must give logits, but ends in {type(last).__name__}. {why_logits}. Drop the last module.",
             UserWarning,
         )
 

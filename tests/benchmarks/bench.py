@@ -1,6 +1,6 @@
 """Speed and memory, side by side in one run: ``nox -s bench``, or ``nox -s bench -- --quick``.
 
-Every measurement has a process of its own. Tables and picture are written to the documentation, with the machine and
+Every measurement has a separate process. Tables and picture are written to the documentation, with the machine and
 the versions; no number in them is typed by hand.
 """
 
@@ -52,7 +52,7 @@ Results = dict[Key, dict[str, Any]]
 
 
 def ask(**request: Any) -> dict[str, Any]:
-    """The answer of a process of its own, forked from one that has loaded the libraries and computed nothing."""
+    """The answer of a separate process, forked from one that has loaded the libraries and computed nothing."""
     receiver, sender = FORKS.Pipe(duplex=False)
     child = FORKS.Process(target=answer, args=(sender, request))
     child.start()
@@ -215,7 +215,7 @@ def write(results: Results, promises: dict[str, float], sizes: list[int], widths
     shims = dict.fromkeys(shim for result in results.values() for shim in result.get("shims", []))
     about = (
         "Written by `nox -s bench`: medians of a step, forward and backward, on float32 features, every measurement in "
-        "a process of its own. Peers are measured as they come from PyPI, with the settings nearest to ours. *Floor* "
+        "a separate process. Peers are measured as they come from PyPI, with the settings nearest to ours. *Floor* "
         "is one matrix product, one exponential and one matrix product of the full size, with nothing else; *plain "
         "autograd* is the formula as one writes it down, for MMD, LMMD, CDD and JMMD over `torch.cdist`. The "
         f"discriminators of DANN and CDAN and the critic of WDGRL have two hidden layers of {HIDDEN}, and the "

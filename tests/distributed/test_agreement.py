@@ -78,3 +78,9 @@ def test_discriminators_that_drift_apart_are_said_aloud() -> None:
     for heard in apart:
         assert len(heard) == 1
         assert "the parameters inside DomainAdversarialLoss differ between the ranks" in heard[0]
+
+
+def test_a_process_without_others_gathers_nothing() -> None:
+    batch = domains(0)
+    alone = adaption.MaximumMeanDiscrepancyLoss(gather_distributed=True)
+    assert alone(*batch) == adaption.MaximumMeanDiscrepancyLoss()(*batch)

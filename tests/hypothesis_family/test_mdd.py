@@ -105,6 +105,13 @@ def test_a_certain_classifier_has_an_exact_value_and_a_living_gradient(size: flo
     torch.testing.assert_close(adv.grad, torch.tensor([[-1.0, 1.0, 0.0]]))
 
 
+def test_the_upper_bound_is_reached() -> None:
+    """The adversarial head agrees on the source and disagrees on the target, and is certain of both."""
+    main, disagrees = torch.tensor([[1e4, 0.0, 0.0]]), torch.tensor([[0.0, 1e4, 0.0]])
+    value = classification_margin_disparity_discrepancy(main, main, main, disagrees)
+    assert value.item() == ClassificationMarginDisparityDiscrepancy.plot_upper_bound
+
+
 def test_an_improbable_label_keeps_its_digits() -> None:
     """log(1 - p) at p = 1e-20 is -1e-20, where the difference of two logsumexps is 0."""
     adv = torch.tensor([[-46.0, 0.0]], dtype=torch.float64, requires_grad=True)

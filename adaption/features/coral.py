@@ -144,9 +144,7 @@ def _by_samples(rows: list[Tensor], extra: list[float], needed: list[bool]) -> t
     weighted[n:, :n] *= -1
     weighted[:n, :n] *= 1 + extra[0]
     weighted[n:, n:] *= 1 + extra[1]
-    value = (weighted * products).sum()
-    if not any(extra):
-        value = value.clamp(min=0)  # 0 may round below
+    value = (weighted * products).sum().clamp(min=0)  # 0 may round below
     pulls = (weighted @ stacked).tensor_split([n]) if any(needed) else (None, None)
     return value, [pull if need else None for pull, need in zip(pulls, needed, strict=True)]
 

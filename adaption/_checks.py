@@ -1,7 +1,7 @@
-"""What the losses accept, and the wording of every error: argument, what must hold, what came, the likely repair.
+"""What the losses accept, and the wording of every error: argument, requirement, actual value, likely fix.
 
 A check returns nothing and raises `TypeError` for a wrong type, `ValueError` for a wrong shape or value. Values are
-looked at on the CPU only: on an accelerator that would wait for the device, and break the graph of `torch.compile`.
+read on the CPU only: on an accelerator that would wait for the device, and break the graph of `torch.compile`.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def same_layer(source_name: str, source: Tensor, target_name: str, target: Tenso
 
 
 def same_rank(source_name: str, source: Tensor, target_name: str, target: Tensor) -> None:
-    """Both domains' tensors have as many dimensions; their places, pixels say, may differ in number."""
+    """Both domains' tensors have the same number of dimensions; the number of places, such as pixels, may differ."""
     if source.ndim != target.ndim:
         msg = (
             f"`{target_name}` must have as many dimensions as `{source_name}` {shape(source)}, but got shape "
@@ -122,7 +122,7 @@ def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> Non
 
 
 def same_size(source_name: str, source: Tensor, target_name: str, target: Tensor, why: str) -> None:
-    """Both domains have equally many samples, where the mathematics pairs them."""
+    """Both domains have equally many samples, where the formula pairs them."""
     if len(source) != len(target):
         msg = (
             f"`{target_name}` must have as many samples as `{source_name}` ({len(source)}) for {why}, which pairs "
@@ -162,7 +162,7 @@ def probabilities(name: str, value: object) -> None:
 
 
 def logits(name: str, value: object) -> None:
-    """Shape ``(N, C, ..)`` with at least two classes, and not what only probabilities look like."""
+    """Shape ``(N, C, ..)`` with at least two classes, and not recognisable as probabilities."""
     repair = "Give a single logit z its second class: `torch.cat([torch.zeros_like(z), z], 1)`."
     value = _of_classes(name, value, "logits", repair)
     # in the first sample already, as in nearly all logits, something is negative
@@ -188,7 +188,7 @@ def _of_classes(name: str, value: object, what: str, repair: str) -> Tensor:
 
 
 def classes_of_before(name: str, value: Tensor, before: int) -> None:
-    """As many classes as an epoch began with."""
+    """The number of classes is that of the first batch of the epoch."""
     if value.shape[1] != before:
         msg = (
             f"`{name}` must have as many classes as the batches before ({before}), but got shape {shape(value)}. Call "
@@ -222,7 +222,7 @@ def weights_or_none(name: str, value: object, samples: Tensor) -> None:
 
 
 def weights_or_ones(name: str, value: Tensor | None, samples: Tensor) -> Tensor:
-    """The weights of `samples` as a vector, ones where there are none."""
+    """The weights of `samples` as a vector, by default ones."""
     if value is None:
         return samples.new_ones(len(samples))
     weights(name, value, samples)
@@ -230,7 +230,7 @@ def weights_or_ones(name: str, value: Tensor | None, samples: Tensor) -> Tensor:
 
 
 def iterable(name: str, value: object, what: str) -> None:
-    """Something to walk through that is not text."""
+    """An iterable that is not text."""
     # an array or tensor without dimensions has the method that makes an iterable, and raises in it
     scalar = getattr(value, "ndim", None) == 0
     if scalar or isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
@@ -348,7 +348,7 @@ def device(name: str, value: object) -> None:
 
 
 def columns(name: str, value: Tensor, expected: int, setting: str, repair: str) -> None:
-    """A matrix of the width that a setting has laid down."""
+    """A matrix of the width that a setting requires."""
     if value.shape[1] != expected:
         msg = f"`{name}` must have {expected} columns, as `{setting}` says, but got shape {shape(value)}. {repair}"
         raise ValueError(msg)
@@ -365,7 +365,7 @@ CHANNELS: dict[Callable[..., Tensor], str] = {
 
 
 def _first_layer(network: object) -> nn.Module | None:
-    """What a network does first, where it is certain."""
+    """The first layer of a network, where it is certain."""
     if not isinstance(network, nn.Module) or network._forward_pre_hooks or "forward" in vars(network):  # noqa: SLF001
         return None
     if isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward:
@@ -381,7 +381,7 @@ def input_width(network: object) -> int | None:
 
 
 def fits(name: str, value: Tensor, network_name: str, network: object) -> None:
-    """The columns, or the channels and the axes after them, that a network takes, where it can be seen from outside."""
+    """The columns, or the channels and the axes after them, fit the network, where its input size is known."""
     layer = _first_layer(network)
     if layer is not None and type(layer).forward in CHANNELS:
         places = CHANNELS[type(layer).forward]

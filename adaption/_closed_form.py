@@ -1,8 +1,8 @@
-"""Scalars whose gradient comes out of the same pass as their value.
+"""Scalars whose gradient is computed in the same pass as their value.
 
-Some losses know their gradient in closed form, cheaper than autograd finds it. `closed_form` hands such a pair to
-autograd and keeps every promise around it: no gradient is computed where none is asked for, `torch.compile` sees one
-opaque operator, `torch.func.grad` works, and what is not offered (second derivatives, forward mode, vmap) raises.
+Some losses have a gradient in closed form, cheaper than that of autograd. `closed_form` passes both to autograd: no
+gradient is computed where none is needed, `torch.compile` sees one opaque operator, `torch.func.grad` works, and what
+is not supported (second derivatives, forward mode, vmap) raises an error.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def _scaled(gradient: Tensor, outer: Tensor, _tensor: Tensor) -> Tensor:
 
 
 class ClosedForm:
-    """A scalar function of tensors that takes note of its gradients while it finds its value.
+    """A scalar function of tensors that stores notes for its gradients while it computes its value.
 
     Args:
         name: of the operator that `torch.compile` sees, ``adaption::<name>``.
         evaluate: ``(tensors, needed, options) -> [value, *notes]``, one note for each tensor that needs a gradient.
-        gradient: ``(note, outer, tensor) -> gradient`` of the tensor, where `outer` is that of the value. Unless given,
-            the notes are the gradients.
-        like: ``(tensor, options)`` to an empty tensor of the shape of its note. Unless given, that of the tensor.
+        gradient: ``(note, outer, tensor) -> gradient`` of the tensor, where `outer` is the gradient of the value. By
+            default the notes are the gradients.
+        like: ``(tensor, options)`` to an empty tensor of the shape of its note, by default that of the tensor.
     """
 
     def __init__(

@@ -1,13 +1,14 @@
 r"""The quadratic form :math:`w^\top K w` of `_kernels` and its gradient from whole matrices, for accelerators.
 
-There the step of a small batch takes as long as its launches, so everything of a layer is found at once, in float64 and
-by differences, as in `_queued`. With the exponentials :math:`e_s = e^{-c_s D / b}` of the k kernels,
+There a step on a small batch takes as long as its kernel launches, so each layer is computed at once, in float64 and by
+differences, as in `_queued`. With the exponentials :math:`e_s = e^{-c_s D / b}` of the k kernels,
 :math:`S = \sum_s c_s e_s` and :math:`Q = (W W^\top) \circ S`, which the kernels of other layers multiply,
 
 .. math:: \nabla_{x_i} F = -\frac4{k b} \sum_j Q_{ij} (x_i - x_j)
 
-at a constant bandwidth. One that moves is a mean of some distances, :math:`b = \sum_{ij} B_{ij} D_{ij}`: of those that
-equal the median, or of all. Then :math:`Q - a B` takes the place of `Q`, where :math:`a = \sum_{ij} Q_{ij} D_{ij} / b`.
+at a constant bandwidth. A bandwidth from the data is a mean of some distances, :math:`b = \sum_{ij} B_{ij} D_{ij}`: of
+those that equal the median, or of all. Then :math:`Q - a B` replaces `Q`, where
+:math:`a = \sum_{ij} Q_{ij} D_{ij} / b`.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class _Layer:
         return bandwidth.clamp_(min=torch.finfo(bandwidth.dtype).tiny)  # 0 where all distances are
 
     def gradient(self, pairs: Tensor) -> Tensor:
-        """By the features, of the sum of the kernel's entries times `pairs`."""
+        """The gradient with respect to the features of the sum of the kernel's entries times `pairs`."""
         pull = pairs * self._slope
         pull.masked_fill_(self._distances == 0, 0)  # or a huge slope would multiply rounding
         if isinstance(self._rule, str):
@@ -94,7 +95,7 @@ class _Layer:
 
 @functools.lru_cache(maxsize=8)
 def _kernels_of(number: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The exponents of two, per ``D / b``, and the rows that make of the powers the kernel and ``4 S / k``."""
+    """The exponents of two, per ``D / b``, and the rows that combine the powers into the kernel and ``4 S / k``."""
     scales = [2.0 ** (s - number // 2) for s in range(number)]
     exponents = torch.tensor([-scale / math.log(2) for scale in scales], dtype=torch.float64, device=device)
     rows = [[1 / number] * number, [4 * scale / number for scale in scales]]

@@ -1,4 +1,4 @@
-"""Random directions that follow from a count, and from no generator."""
+"""Random directions that are computed from a counter, without a random generator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adaption._draws import BITS, Draws
 
 
 class Directions(Draws):
-    """Directions that are evenly distributed: normal ones, by the transform of Box and Muller, of length 1."""
+    """Uniformly distributed directions: normal vectors, by the transform of Box and Muller, scaled to length 1."""
 
     def forward(self, width: int, number: int, features: Tensor) -> Tensor:
         """Return a matrix of that shape, with columns of length 1, for some features."""

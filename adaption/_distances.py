@@ -1,10 +1,9 @@
-r"""Squared distances between the rows of a matrix, tile by tile, and the bandwidth they suggest.
+r"""Squared distances between the rows of a matrix, tile by tile, and the bandwidth from them.
 
-With the rows moved to their mean, :math:`D_{ij} = |x_i|^2 + |x_j|^2 - 2 x_i^\top x_j` is one matrix product. The tiles
-of its upper triangle are kept between the median and the kernels where there are few, and made anew beyond.
+With centred rows, :math:`D_{ij} = |x_i|^2 + |x_j|^2 - 2 x_i^\top x_j` is one matrix product. If there are few, the
+tiles of its upper triangle are stored between the median and the kernels; otherwise they are recomputed.
 
-The bandwidth `b` follows its rule, so it moves with the rows. The median is the distance of one pair (p, q), the mean
-is that of all:
+The bandwidth `b` depends on the rows. The median is the distance of one pair (p, q), the mean that of all pairs:
 
 .. math:: \nabla_{x_p} b = 2 (x_p - x_q) = -\nabla_{x_q} b, \qquad
           \nabla_{x_i} b = \frac4{N - 1} \Bigl(x_i - \frac1N \sum_j x_j\Bigr).
@@ -47,12 +46,12 @@ class Distances:
 
     Args:
         features: shape ``(N, d)``, with at least two rows.
-        rule: ``"median"`` or ``"mean"`` of the distances between different rows, or a number in their place.
-        narrowest: the narrowest scale on which the distances will be looked at, in bandwidths.
+        rule: ``"median"`` or ``"mean"`` of the distances between different rows, or a number.
+        narrowest: the narrowest scale on which the distances will be used, in bandwidths.
 
     Attributes:
         tiles: the spans of rows and columns of the tiles of the upper triangle, row by row.
-        rows: the centred features, in float64 where float32 would not do, there also scaled.
+        rows: the centred features, in float64 and scaled where float32 is not accurate enough.
         size: what the features were divided by.
         bandwidth: in units of the rows; NaN if a feature is not finite.
         moves: whether the bandwidth depends on the rows.
@@ -76,7 +75,7 @@ class Distances:
             self._take_differences(features.double())
 
     def _take_differences(self, rows: Tensor) -> None:
-        """Distances without a product, and so without a centre that one far row could lead astray."""
+        """Compute distances without a product, and so without a centre that one far row could spoil."""
         self.exact = True
         self._kept = {}
         size = float(rows.abs().amax())
@@ -104,7 +103,7 @@ class Distances:
         return distances.add_(part(self._norms, rows).unsqueeze(1))
 
     def add_bandwidth_gradient(self, total: Tensor, factor: Any) -> None:
-        """Add `factor` times the derivative of the bandwidth by the rows."""
+        """Add `factor` times the derivative of the bandwidth with respect to the rows."""
         if self._rule == "median":
             p, q = self._pair
             apart = self.rows[p] - self.rows[q]
@@ -114,7 +113,7 @@ class Distances:
             total.add_(self.rows - self.rows.mean(0), alpha=4 * factor / (len(self.rows) - 1))
 
     def _find_bandwidth(self) -> float:
-        """Set the bandwidth as the rule has it, and return it."""
+        """Set the bandwidth by the rule, and return it."""
         if self._rule == "median":
             self.bandwidth, self._pair = self._median()
         elif isinstance(self._rule, str):
@@ -159,7 +158,7 @@ class Distances:
             yield distances
 
     def _pilot(self, number: int) -> Tensor:
-        """The distances of a fixed sample of the pairs, in which each row takes part about equally often."""
+        """The distances of a fixed sample of the pairs, in which each row occurs about equally often."""
         if self._kept:
             step = number // _PILOT | 1  # odd, so as not to walk down a column
             return torch.cat([distances[::step] for distances in self._pairs()])
@@ -169,7 +168,7 @@ class Distances:
 
 
 def part(tensor: Tensor, span: Span) -> Tensor:
-    """``tensor[start:stop]``, without a view of a whole."""
+    """``tensor[start:stop]``, without a view of the whole tensor."""
     return tensor if span == (0, tensor.shape[0]) else tensor[slice(*span)]
 
 
@@ -180,14 +179,14 @@ def tiles(number: int, step: int) -> list[tuple[Span, Span]]:
 
 @functools.lru_cache(maxsize=4)  # a step of training has the sizes of the one before
 def _above_diagonal(size: int, device: torch.device) -> Tensor:
-    """Where the entries above the diagonal of a square stand in its memory."""
+    """The memory positions of the entries above the diagonal of a square matrix."""
     above = torch.triu_indices(size, size, offset=1, device=device)
     return above[0] * size + above[1]
 
 
 @functools.lru_cache(maxsize=4)
 def _fixed_order(number: int) -> Tensor:
-    """The numbers below `number` in an order that has nothing to do with that of a batch, always the same."""
+    """The numbers below `number` in a fixed order that is unrelated to that of a batch."""
     return torch.randperm(number, generator=torch.Generator().manual_seed(0))
 
 

@@ -1,4 +1,4 @@
-"""States over ranks, and exchanging tensors between ranks whose shapes and dtypes differ."""
+"""States over ranks, and the exchange of tensors between ranks whose shapes and dtypes differ."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class SyncedMetric(StatefulMetric):
     _computed_over = 0  # how many ranks the cached value is of
 
     def _agreed(self) -> tuple[int, bool]:
-        """How many ranks make up the epoch, and whether all of them still have its value. All must ask.
+        """The number of ranks of the epoch, and whether all of them still have its value. All ranks must call it.
 
-        A rank that has added a batch has none, and would wait for those that have one. What the ranks tell each other
-        also holds a checksum of what is trained inside: without the wrapper that averages the gradients, each of them
-        trains networks of its own.
+        A rank that has added a batch has no value, and would wait for those that have one. The exchanged data also
+        contain a checksum of the trained parameters inside: without the wrapper that averages the gradients, each rank
+        trains different networks.
         """
         over = 0 if self._computed is None else self._computed_over
         if not (self._to_sync and self.distributed_available_fn()):
@@ -55,7 +55,7 @@ class SyncedMetric(StatefulMetric):
         return len(told), bool((told[:, 0] == len(told)).all())
 
     def _checksum(self) -> Tensor:
-        """Two sums over the trained parameters that every rank should have alike; the parts of sharded ones differ."""
+        """Two sums over the trained parameters that should be equal on all ranks, without sharded ones."""
         total = torch.zeros(2, dtype=sum_dtype(self.device), device=self.device)
         for parameter in self.parameters():
             whole = type(parameter) is nn.Parameter and not hasattr(parameter, "_fsdp_flattened")
@@ -77,7 +77,7 @@ class SyncedMetric(StatefulMetric):
     def _sync_dist(self, dist_sync_fn: Callable[..., Any] = gather_all_tensors, process_group: Any = None) -> None:
         """Replace each state by its sum, or its samples, over all ranks.
 
-        A rank that has seen nothing yet holds zeros, or an empty list.
+        A rank without data holds zeros, or an empty list.
         """
         tensors = [
             state if isinstance(state, Tensor) else torch.cat(state).to(self.device) if state else self._no_samples()
@@ -100,7 +100,7 @@ class SyncedMetric(StatefulMetric):
         return received
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """See :meth:`torchmetrics.Metric.sync`; an error while ranks talk leaves the local states as they were."""
+        """See :meth:`torchmetrics.Metric.sync`; an error during the exchange does not change the local states."""
         # torchmetrics leaves its copy of them behind, which every pickle would drag along
         try:
             with outside_modes():
@@ -111,7 +111,7 @@ class SyncedMetric(StatefulMetric):
 
     @contextmanager
     def sync_context(self, *args: Any, should_unsync: bool = True, **kwargs: Any) -> Iterator[None]:
-        """See :meth:`torchmetrics.Metric.sync_context`; an error inside gives the local states back."""
+        """See :meth:`torchmetrics.Metric.sync_context`; an error inside restores the local states."""
         self.sync(*args, **kwargs)
         try:
             yield
@@ -132,8 +132,9 @@ def gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
 def exchange(purpose: str, note: Any, tensors: Sequence[Tensor], group: Any) -> list[Part]:
     """`note` and `tensors` of every rank, in rank order.
 
-    torchmetrics' own gathering presumes equal ranks and dtypes; where a rank has seen no data yet, and so does not know
-    the shape of its state, it hangs or aborts. Here shapes and dtypes travel first, the numbers after, as flat bytes.
+    The gathering of torchmetrics assumes equal numbers of dimensions and dtypes; if a rank has no data yet, and so does
+    not know the shape of its state, it hangs or aborts. Here shapes and dtypes are sent first, then the numbers as flat
+    bytes.
     """
     headers = _headers((purpose, note, [(tuple(t.shape), t.dtype) for t in tensors]), group)
     purposes = [header[0] for header in headers]
@@ -158,10 +159,10 @@ def exchange(purpose: str, note: Any, tensors: Sequence[Tensor], group: Any) -> 
 
 
 def _headers(mine: tuple[Any, ...], group: Any) -> list[tuple[Any, ...]]:
-    """What every rank is about to send.
+    """The headers of what every rank is about to send.
 
-    Each rank tells a digest of it, and all of it only where a rank has something to say that was not heard before. The
-    ranks of a group have heard the same, so either all of them know all digests or none does.
+    Each rank sends a digest of its header, and all headers are sent only if one of the digests is new. All ranks of a
+    group have received the same headers, so either all of them know all digests or none does.
     """
     known = _HEARD.setdefault(group or dist.group.WORLD, {})
     digest = int.from_bytes(hashlib.blake2b(repr(mine).encode(), digest_size=8).digest(), signed=True)

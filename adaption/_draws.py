@@ -1,4 +1,4 @@
-"""Random numbers of a module's own, which torch's generators and a resumed run know nothing of."""
+"""Random numbers of a module, which do not use torch's generators and continue in a resumed run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _MASK = 2**BITS - 1
 
 
 class Draws(nn.Module):
-    """Evenly distributed numbers, new ones at each draw in training and always the same ones elsewhere.
+    """Uniformly distributed numbers, new ones at each draw in training and always the same ones in evaluation.
 
-    They are a function of how often they were drawn: a hash of it and of their place. So no generator is touched,
-    nothing is read from a device, and a run that is resumed goes on with the numbers it would have had. A call that is
-    refused, and so put back, has drawn none.
+    They are a hash of the number of draws so far and of their position. So no random generator changes, nothing is read
+    from a device, and a resumed run continues with the same numbers. A refused call, whose buffers are restored, does
+    not count as a draw.
     """
 
     draws: Tensor
@@ -29,7 +29,7 @@ class Draws(nn.Module):
             self.register_buffer("draws", torch.tensor(0))
 
     def reset_parameters(self) -> None:
-        """Begin anew, as a framework asks for whose memory came from ``to_empty``."""
+        """Begin anew, for frameworks that allocate memory by ``to_empty``."""
         self.draws.zero_()
 
     def draw(self, number: int, device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""Losses of a batch that is spread over ranks: value and gradient of one process that holds all of it."""
+"""Losses of a batch that is spread over ranks: value and gradient are those of one process with the whole batch."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from adaption.layers.gradient_reversal import gradient_reversal
 
 
 class GlobalBatchMetric(AdditiveMetric):
-    """A loss whose value of a batch that is spread over ranks is not the mean of its values on the parts.
+    """A loss whose value for a batch that is spread over ranks is not the mean of its values on the parts.
 
-    Its subclasses begin `_statistics` with `_global_batch` of the arguments.
+    Subclasses begin `_statistics` with `_global_batch` of the arguments.
 
     Args:
         gather_distributed: whether `forward` and `update` take the batches of all ranks as one. Every rank then has the
-            value of the global batch, and DDP's mean of the gradients is the gradient of that value. Both calls
-            become collective. Nothing changes where there is one process only.
+            value of the global batch, and DDP's mean of the gradients is the gradient of that value. Both calls become
+            collective. Nothing changes with a single process.
         kwargs: those of :class:`AdditiveMetric`.
     """
 
@@ -38,9 +38,9 @@ class GlobalBatchMetric(AdditiveMetric):
         return tuple(batch.values())
 
     def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
-        """Leave the states: each rank has added the same global batches, and holds those of one process already.
+        """Keep the states: each rank has added the same global batches, and already holds those of one process.
 
-        The counts are exchanged all the same: a rank that has left out a batch is found here, and not waited for.
+        The counts are still exchanged, to detect a rank that has left out a batch instead of waiting for it.
         """
         if not self.gather_distributed or world_size(self.process_group) == 1:
             super()._sync_dist(*args, **kwargs)
@@ -77,13 +77,13 @@ def gather_batch(caller: str, batch: dict[str, Any], group: Any = None) -> tuple
 
         dL/dφ = Σ_r ∂L/∂X_r · dX_r/dφ.
 
-    Each rank evaluates the whole of L, so it knows ∂L/∂X_r for its own rows, and nothing needs to be sent on the way
-    back: the rows of the others are constants to it. The mean over ranks, 1/R Σ_r g_r, is dL/dφ if rank r hands over
-    g_r = R · ∂L/∂X_r · dX_r/dφ: the gradient of the own rows is multiplied by R. The modules behind see all rows on
-    every rank: each g_r is all of dL/dθ, and the mean of R equal gradients is right without a factor.
+    Each rank evaluates the whole of L, so it knows ∂L/∂X_r for its own rows, and backward needs no communication: the
+    rows of the others are constants. The mean over ranks, 1/R Σ_r g_r, is dL/dφ if rank r contributes g_r = R · ∂L/∂X_r
+    · dX_r/dφ: the gradient of a rank's own rows is multiplied by R. The later modules see all rows on every rank: each
+    g_r is all of dL/dθ, and the mean of R equal gradients needs no factor.
 
-    Whatever a rank passes is exchanged before anything is refused. So a fault on one rank raises the same error on
-    all, where an error on one alone would leave the others waiting for it. A rank may pass 0 rows.
+    The inputs are exchanged before they are checked. So a mistake on one rank raises the same error on all; an error on
+    one rank alone would leave the others waiting. A rank may pass 0 rows.
     """
     own = {name: _tensors(value) for name, value in batch.items()}
     kinds = [_kind(value) for value in batch.values()]
@@ -107,7 +107,7 @@ def gather_batch(caller: str, batch: dict[str, Any], group: Any = None) -> tuple
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    """What there is to gather of an argument; nothing of what is not a tensor, which the loss will refuse."""
+    """The tensors to gather from an argument; none if it is not a tensor, which the loss will refuse."""
     items = list(value) if isinstance(value, (list, tuple)) else [value]
     return items if all(isinstance(item, Tensor) for item in items) else []
 
@@ -119,7 +119,7 @@ def _kind(value: Any) -> str:
 
 
 def _check_rows(rows: dict[str, list[list[Tensor]]]) -> None:
-    """The tensors of an argument agree over the ranks in all but their rows, those of a domain in their rows."""
+    """The tensors of an argument agree over the ranks except in their rows, those of a domain also in their rows."""
     sizes: dict[str, tuple[str, list[int]]] = {}
     for name, tensors in rows.items():
         for over_ranks in tensors:

@@ -1,4 +1,4 @@
-"""What the host may ask of a tensor. On an accelerator it would wait for everything that is queued there."""
+"""What the host may read from a tensor. On an accelerator it would wait for everything that is queued there."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _NEVER_ASKS = False
 
 
 def readable(tensor: Tensor) -> bool:
-    """Whether a check may look at values: on the CPU, and not while `torch.compile` traces."""
+    """Whether a check may read values: on the CPU, and not while `torch.compile` traces."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def asks(tensor: Tensor) -> bool:
-    """Whether the host decides by values how to compute; if not, the device computes what is right in all cases."""
+    """Whether the host reads values to choose a method; otherwise the device uses one that is always right."""
     return tensor.device.type == "cpu" and not _NEVER_ASKS

@@ -1,30 +1,29 @@
 r"""Gaussian kernels, and the quadratic form :math:`w^\top K w` with its gradient.
 
-Everything an estimator of the MMD needs is a sum of such forms, :math:`\operatorname{tr} W^\top K W` with few columns.
-Where the weight of a pair also depends on whether its rows are of one class, it takes the place of
-:math:`(W W^\top)_{ij}` below.
+All estimators of the MMD are sums of such forms, :math:`\operatorname{tr} W^\top K W` with few columns. Where the
+weight of a pair also depends on whether its rows belong to the same class, it replaces :math:`(W W^\top)_{ij}` below.
 
 With squared distances :math:`D_{ij} = |x_i - x_j|^2`, a bandwidth :math:`b` and `k` kernels
 
 .. math:: K_{ij} = \frac1k \sum_{s=0}^{k-1} e^{-2^{s - \lfloor k/2 \rfloor} D_{ij} / b}.
 
-The scales are powers of two, so each exponential is the square of the one before. With
+The scales are powers of two, so each exponential is the square of the previous one. With
 :math:`P_{ij} = (W W^\top)_{ij} \, \partial K_{ij} / \partial D_{ij}` the gradient of the form F is, at a constant
 bandwidth,
 
 .. math:: g_i = 4 \sum_j P_{ij} (x_i - x_j), \qquad \nabla_W = 2 K W,
 
-and comes out of the same pass as the value. A bandwidth that depends on the rows is part of the differentiation. The
-kernels depend on :math:`D / b` alone, so nothing changes where the rows grow by a factor and the bandwidth by its
-square. By Euler's theorem then :math:`\partial F / \partial b = -\sum_i x_i^\top g_i / 2b`, and
+and comes from the same pass as the value. A bandwidth that depends on the rows is part of the differentiation. The
+kernels depend on :math:`D / b` alone, so nothing changes if the rows grow by a factor and the bandwidth by its square.
+By Euler's theorem then :math:`\partial F / \partial b = -\sum_i x_i^\top g_i / 2b`, and
 
 .. math:: \nabla_{x_i} F = g_i - \frac{\sum_j x_j^\top g_j}{2 b} \, \nabla_{x_i} b
 
-without another look at the pairs. In several layers this holds for each of them with its own bandwidth.
+without another pass over the pairs. With several layers this holds for each of them with its own bandwidth.
 
 The pass goes over the tiles of the upper triangle: one product gives the distances of a tile, one exponential and a few
-squarings in place the kernels, and a product each what the tile adds to the gradient of its rows and of its columns.
-Nothing of the size of all pairs is kept, and nothing at all for backward.
+in-place squarings give the kernels, and two products give the contributions of the tile to the gradients of its rows
+and of its columns. Nothing of the size of all pairs is stored, and nothing at all for backward.
 """
 
 from __future__ import annotations
@@ -62,8 +61,7 @@ def quadratic_form(
         layers: one tensor of shape ``(N, d)`` per layer.
         weights: one or more weights per row, shape ``(N, r)``.
         num_kernels: number of Gaussians of each layer.
-        bandwidths: of each layer ``"median"`` or ``"mean"`` of the off-diagonal squared distances, or their place in
-            numbers.
+        bandwidths: for each layer ``"median"`` or ``"mean"`` of the off-diagonal squared distances, or a number.
     """
     return _quadratic_form([weights, *layers], [*num_kernels, *map(_code, bandwidths)])
 
@@ -98,8 +96,8 @@ def off_diagonal_sums(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sums over the kernel matrix `K` of the rows of `features` without its diagonal, from one pass over the tiles.
 
-    A constant is taken off all entries beside the diagonal, so that they lie around 0 and little is lost to rounding:
-    only what does not change with it can be made of these sums.
+    A constant is subtracted from all off-diagonal entries, so that they lie around 0 and little is lost to rounding:
+    use these sums only for quantities that do not depend on it.
 
     Args:
         features: shape ``(N, d)``.
@@ -136,7 +134,7 @@ def off_diagonal_sums(
 
 
 def pairwise_bandwidth(features: Tensor, bandwidth: Bandwidth) -> Tensor:
-    """The bandwidth that `bandwidth` names for the rows of `features`."""
+    """The bandwidth that `bandwidth` specifies for the rows of `features`."""
     return _pairwise_bandwidth([features], [_code(bandwidth)])
 
 
@@ -154,7 +152,7 @@ def usable(distances: Tensor, bandwidth: Tensor) -> Tensor:
 
 
 def _code(bandwidth: Bandwidth) -> float:
-    """An operator takes numbers, not words; a bandwidth is never negative."""
+    """The bandwidth as a number, because an operator takes no strings; a bandwidth is never negative."""
     return next(code for code, rule in _RULES.items() if rule == bandwidth) if isinstance(bandwidth, str) else bandwidth
 
 
@@ -200,24 +198,24 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
 
 
 def _factor(features: Tensor, rule: Bandwidth, num_kernels: int = 1) -> Factor:
-    """The distances of the rows of `features`, to be looked at by that many kernels."""
+    """The distances of the rows of `features`, for that many kernels."""
     if asks(features):
         return Distances(features, rule, narrowest=2.0 ** (num_kernels // 2 - num_kernels + 1))
     return QueuedDistances(features, rule)
 
 
 def _unknown(factor: Factor) -> bool:
-    """Whether the host knows that a feature is not finite. If it does not know, all comes out as NaN by itself."""
+    """Whether the host knows that a feature is not finite. If not, all results become NaN anyway."""
     return isinstance(factor.bandwidth, float) and not math.isfinite(factor.bandwidth)
 
 
 def _nothing(nan: Tensor, tensors: list[Tensor], needed: list[bool]) -> list[Tensor]:
-    """What is known of features that are not finite."""
+    """The result for features that are not finite."""
     return [nan, *(nan.expand_as(tensor).clone() for tensor, need in zip(tensors, needed, strict=True) if need)]
 
 
 def _whole(factor: Factor, gradient: Tensor) -> Tensor:
-    """The gradient by the features, from that by their rows at a constant bandwidth."""
+    """The gradient with respect to the features, from that with respect to their rows at a constant bandwidth."""
     if factor.moves:
         along = (factor.rows * gradient).sum(dtype=torch.float64)
         known: Rate = float(along) if isinstance(factor, Distances) else along
@@ -256,7 +254,7 @@ _class_form = ClosedForm("gaussian_class_form", _evaluate_classes)
 
 
 def _joint(factors: list[Factor], weights: Tensor, *, differentiate: bool) -> tuple[Tensor, list[Tensor]]:
-    """One Gaussian per layer: their product is a single one of the layers side by side, each in its own bandwidth."""
+    """One Gaussian per layer: the product is one Gaussian of the concatenated layers, scaled by their bandwidths."""
     roots = [factor.bandwidth**0.5 for factor in factors]
     joint = _factor(torch.cat([f.rows / root for f, root in zip(factors, roots, strict=True)], dim=1), 1.0)
     mixed, gradients = _sweep([joint], weights, [1], differentiate=differentiate)
@@ -268,7 +266,7 @@ def _joint(factors: list[Factor], weights: Tensor, *, differentiate: bool) -> tu
 def _sweep(
     factors: list[Factor], weights: Tensor, num_kernels: list[int], *, differentiate: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """``K W``, and the gradients of ``trace(W' K W)`` by the rows of each factor, from one pass over the tiles."""
+    """``K W``, and the gradients of ``trace(W' K W)`` for the rows of each factor, from one pass over the tiles."""
     dtype = torch.float64 if any(factor.rows.dtype == torch.float64 for factor in factors) else weights.dtype
     w = weights.to(dtype)
     share = 1 / math.prod(num_kernels)  # the kernels are summed, and averaged here
@@ -294,7 +292,7 @@ def _sweep(
 def _gaussians(
     factor: Factor, tile: tuple[Span, Span], rate: Rate, num_kernels: int, *, differentiate: bool
 ) -> tuple[Tensor, Tensor]:
-    """The sum of the kernels, ``exp(-2^s rate D)`` each, and the negative of its derivative by ``rate D``."""
+    """The sum of the kernels ``exp(-2^s rate D)``, and its negative derivative with respect to ``rate D``."""
     distances = factor.tile(*tile)
     kernel = torch.mul(distances, -rate / _LN2).exp2_()
     if num_kernels == 1:

@@ -1,4 +1,4 @@
-"""The exact median of values that may be too many to keep, and where it stands."""
+"""The exact median of values that may be too many to store, and its position."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _DIGIT, _MASK = 16, 2**16 - 1
 
 
 def lower_median(parts: Callable[[], Iterable[Tensor]], number: int, pilot: Tensor) -> tuple[float, Place]:
-    """The median of `number` values without NaN that come in parts, and its place; of an even number the lower one.
+    """The median of `number` values without NaN that come in parts, and its position; the lower one of an even number.
 
-    The parts are gone through once. The pilot, a sample of about the same distribution, brackets the median; values
-    below the bracket are counted, and the few inside are kept. A bracket of three standard deviations of the pilot's
-    rank misses now and then, and more often where the pilot misleads; then a wider one on that side is tried. The
-    answer is exact always.
+    One pass over the parts is enough. The pilot, a sample of about the same distribution, brackets the median; values
+    below the bracket are counted, and the few inside are stored. A bracket of three standard deviations of the pilot's
+    rank rarely misses, more often if the pilot is not representative; then a wider one on that side is tried. The
+    result is always exact.
     """
     rank = (number - 1) // 2
     pilot = pilot.sort().values
@@ -39,10 +39,10 @@ def lower_median(parts: Callable[[], Iterable[Tensor]], number: int, pilot: Tens
 
 
 class _Bracket:
-    """The values between two bounds. Those at a bound are only counted, since of equal ones there may be any number.
+    """The values between two bounds. Those at a bound are only counted, since there may be any number of equal ones.
 
-    The others stand in one buffer that grows. As many small tensors between large passing ones they would leave holes
-    in the memory that are ten times their size.
+    The others are in one growing buffer. As many small tensors between large temporary ones they would fragment the
+    memory by ten times their size.
     """
 
     def __init__(self, low: float, high: float) -> None:
@@ -71,7 +71,7 @@ class _Bracket:
         self._ends.append(filled + len(kept))
 
     def find(self, rank: int) -> tuple[float, Place] | None:
-        """The value of this rank among all, counted from 0, and its place, unless it lies outside."""
+        """The value of this rank among all, counted from 0, and its position, unless it lies outside."""
         values, indices = (buffer[: self._ends[-1]] for buffer in self._inside)
         rank -= self.below
         if 0 <= rank < self._counts[0]:
@@ -86,7 +86,7 @@ class _Bracket:
 
 
 def _placed(buffer: Tensor, filled: int, more: Tensor) -> Tensor:
-    """The buffer with more values behind the first `filled`, twice as large where they do not fit."""
+    """The buffer with more values after the first `filled`, twice as large if they do not fit."""
     end = filled + len(more)
     if end > len(buffer):
         buffer = torch.cat([buffer[:filled], buffer.new_empty(2 * end - filled)])
@@ -95,11 +95,11 @@ def _placed(buffer: Tensor, filled: int, more: Tensor) -> Tensor:
 
 
 def rank_of_many(parts: Callable[[], Iterable[tuple[Tensor, int]]], rank: int, device: torch.device) -> Tensor:
-    """The value of this rank, counted from 0, of float64 values from 0 on that come in parts, each so many times.
+    """The value of this rank, counted from 0, among non-negative float64 values that come in parts with multiplicities.
 
-    The host reads nothing, the device counts. The bits of a number grow with it, so the first sixteen of the answer are
-    found by counting how often each combination occurs, and then the next ones among the values that share them. With
-    NaN among the values it is some number.
+    The device counts, and the host reads nothing. The bit patterns are ordered like the numbers, so the first sixteen
+    bits of the result are found by counting how often each combination occurs, and then the next ones among the values
+    that share them. With NaN among the values the result is arbitrary.
     """
     found: Tensor | int = 0
     below: Tensor | int = 0

@@ -1,4 +1,4 @@
-"""The one abstract Metric base: additive statistics, the epoch value, and a `forward` fit for training.
+"""The abstract base of all metrics: additive statistics, the epoch value, and a `forward` for training.
 
 A loss is a pure `value(*statistics)` of statistics that add up over samples, batches and ranks. `update` adds the
 detached statistics of a batch to the states, `compute` is the value of the states, `forward` the value of this batch
@@ -35,10 +35,10 @@ _NAN_STRATEGIES = ("disable", "error", "warn", "ignore")
 def _forward(self: AdditiveMetric, *args: Any, **kwargs: Any) -> Value:
     """Return the loss of this batch, with gradient, and add the batch to the epoch.
 
-    torchmetrics' own `forward` resets the states and lets `update` fill them anew. An error on the way loses the
-    epoch, and leaves gradients on and synchronisation off for good; gradients are on even under `no_grad`; and the
-    value is kept with its graph, which cannot be copied. None of it is needed here: `tests/test_upstream.py` holds
-    both to the same laws.
+    torchmetrics' own `forward` resets the states and calls `update` to fill them again. An error in between loses the
+    epoch, and leaves gradients on and synchronisation off; gradients are on even under `no_grad`; and the value is kept
+    with its graph, which cannot be copied. This version avoids that; `tests/test_upstream.py` checks that both
+    otherwise behave the same.
     """
     return cast("Value", self._guarded(self._step, args, kwargs))
 
@@ -49,8 +49,8 @@ class AdditiveMetric(SyncedMetric, ABC):
     A subclass names its states in its constructor with `_keep_sums`, `_keep_vectors` and `_keep_samples`, and writes
     three methods: the pure `_statistics` of a batch, in the order of the states; the pure `_value` of statistics; and
     `update` with an explicit signature, which is ``self._accumulate(self._statistics(...))``. Each constructor argument
-    is kept in an attribute of its own name. One whose value is a dict of scalars names them in `_scalars`; whether a
-    batch is finite is asked of the first.
+    is kept in an attribute of its own name. A loss whose value is a dict of scalars names them in `_scalars`; the first
+    decides whether a batch is finite.
 
     Args:
         nan_strategy: what to do with a batch whose value is not finite. ``"disable"``: nothing, the epoch value becomes
@@ -99,12 +99,12 @@ class AdditiveMetric(SyncedMetric, ABC):
 
     @property
     def __jit_ignored_attributes__(self) -> list[str]:  # type: ignore[override] # of each object its own
-        """What TorchScript is not to look at."""
+        """What TorchScript should ignore."""
         return ["device", *self.__dict__, *self._modules]
 
     @abstractmethod
     def _statistics(self, *args: Any, **kwargs: Any) -> Statistics:
-        """Check a batch and return its statistics, with gradient and without a side effect on the metric."""
+        """Check a batch and return its statistics, with gradient and without side effects on the metric."""
 
     @abstractmethod
     def _value(self, *statistics: Any) -> Value:
@@ -113,8 +113,8 @@ class AdditiveMetric(SyncedMetric, ABC):
     def _batch_value(self, *statistics: Any) -> Value:
         """Return the loss of the statistics of a batch, with gradient.
 
-        A loss that has a better formula for a batch than for sums lets `_statistics` return what that needs after the
-        statistics that have a state, and overrides this. Both formulas must agree to rounding.
+        A loss with a better formula for a batch than for sums overrides this, and lets `_statistics` return what it
+        needs after the statistics that have a state. Both formulas must agree up to rounding.
         """
         return self._value(*statistics)
 
@@ -125,10 +125,10 @@ class AdditiveMetric(SyncedMetric, ABC):
         return value
 
     def _guarded(self, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call, and leave the modules inside as they were where the batch is refused, left out or seen before.
+        """Call, and restore the modules inside if the batch is refused, left out or was seen before.
 
-        Running statistics and schedules move before a value is known. Copies of them are made where a batch may be
-        refused: at each call if its value decides, else only for shapes other than those of the last call.
+        Running statistics and schedules change before a value is known. They are copied where a batch may be refused:
+        at each call if this depends on its value, otherwise only for shapes other than those of the last call.
         """
         self._refuse_while_synced("a batch is added")
         if not self._modules or (torch.compiler.is_compiling() and self.nan_strategy == "disable"):
@@ -170,7 +170,7 @@ class AdditiveMetric(SyncedMetric, ABC):
         add(statistics, value)
 
     def _add(self, statistics: Statistics, value: Value | None) -> None:
-        """Change the states. The only place of a step that does."""
+        """Change the states. No other part of a step does."""
         way = way_out()
         if way is not None:
             statistics = tuple(unwrapped(type(self).__name__, statistic) for statistic in statistics)
@@ -212,7 +212,7 @@ class AdditiveMetric(SyncedMetric, ABC):
             raise ValueError(msg)
 
     def _sample(self, name: str, kept: list[Tensor], statistic: Tensor) -> Tensor:
-        """What is kept of the samples of a batch: never the caller's own memory, which may change before `compute`."""
+        """The samples of a batch to keep: never the caller's memory, which may change before `compute`."""
         self._check_device(statistic)
         if kept and kept[0].shape[1:] != statistic.shape[1:]:
             shape = ", ".join(map(str, ("N", *kept[0].shape[1:])))
@@ -267,7 +267,7 @@ class AdditiveMetric(SyncedMetric, ABC):
         return wrapped
 
     def _of_all_ranks(self, value: Callable[[], V]) -> V:
-        """Return what `value` makes of the states of all ranks."""
+        """Return `value` of the states of all ranks."""
         context = self.sync_context(
             dist_sync_fn=self.dist_sync_fn, should_sync=self._to_sync, should_unsync=self._should_unsync
         )
@@ -280,9 +280,9 @@ class AdditiveMetric(SyncedMetric, ABC):
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        """What the constructor was given beyond its signature: `nan_strategy` and what torchmetrics takes.
+        """The constructor's additional keyword arguments: `nan_strategy` and those of torchmetrics.
 
-        So every argument is an attribute of its own name, for those who write a checkpoint of it or build it anew.
+        So every argument is an attribute of the same name, for checkpoints and for rebuilding the metric.
         """
         return _settings.keywords(self)
 

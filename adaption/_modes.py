@@ -1,4 +1,4 @@
-"""What a state must not inherit from the mode of torch that a batch comes in."""
+"""Keeps states independent of the torch mode in which a batch is added."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ AS_IS = nullcontext()
 
 
 def outside_modes() -> AbstractContextManager[Any]:
-    """Where tensors are plain: of use outside of inference mode, and outside of the transforms of `torch.func`."""
+    """A context in which tensors are plain: usable outside of inference mode and of the transforms of `torch.func`."""
     return way_out() or AS_IS
 
 
 def way_out() -> AbstractContextManager[Any] | None:
-    """How to get there; None where neither is at work, and in a compiled step, which asks no such question."""
+    """How to leave these modes; None where neither is active, and in a compiled step."""
     if torch.compiler.is_compiling():
         return None
     if inside_transforms():
@@ -29,12 +29,12 @@ def way_out() -> AbstractContextManager[Any] | None:
 
 
 def inside_transforms() -> bool:
-    """Whether a transform of `torch.func` is at work."""
+    """Whether a transform of `torch.func` is active."""
     return _functorch.peek_interpreter_stack() is not None
 
 
 def unwrapped(caller: str, value: Any) -> Any:
-    """A statistic as it is outside of the transforms of `torch.func`, which the epoch outlives."""
+    """A statistic without the wrappers of `torch.func` transforms, which end before the epoch."""
     while isinstance(value, Tensor) and _functorch.is_functorch_wrapped_tensor(value):
         if _functorch.is_batchedtensor(value):
             msg = (

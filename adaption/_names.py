@@ -1,4 +1,4 @@
-"""What `import adaption` answers where it is asked for a name that is not there: acronyms lead to their classes."""
+"""Errors for names that `adaption` does not have: acronyms lead to their classes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def acronyms(table: str) -> dict[str, str]:
 
 
 def unknown(module: str, table: str, public: list[str]) -> Callable[[str], NoReturn]:
-    """The ``__getattr__`` of a module, which names the likely repair."""
+    """The ``__getattr__`` of a module, whose error names the likely fix."""
 
     def attribute(name: str) -> NoReturn:
         likely = [acronyms(table).get(_plain(name)), *difflib.get_close_matches(name, public, 1)]

@@ -1,4 +1,4 @@
-"""The nuclear norm of predictions in units of the largest one possible: of a batch with its gradient, and of sums."""
+"""The nuclear norm of predictions relative to its largest value: for a batch with its gradient, and from sums."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from adaption._states import sum_dtype
 
 
 def predictions(name: str, logits: Tensor) -> Tensor:
-    """The softmax of what must be a batch of logits."""
+    """The softmax of a batch of logits, which is checked."""
     _checks.matrix(name, logits, "classes")
     _checks.logits(name, logits)
     return logits.softmax(1)
 
 
 def norm_of_batch(p: Tensor) -> Tensor:
-    """The nuclear norm of predictions ``(n, C)`` over that of certain and balanced ones, ``sqrt(n C)``."""
+    """The nuclear norm of predictions ``(n, C)`` divided by that of certain and balanced ones, ``sqrt(n C)``."""
     largest: float = p.numel() ** 0.5
     return _nuclear_norm([p]) / largest
 
 
 def gram_of_classes(p: Tensor) -> Tensor:
-    """``P'P``, row by row: it adds up over samples, and the norm of all of them follows from it."""
+    """``P'P``, row by row: it adds up over samples, and gives the norm of all of them."""
     rows = p.detach().to(sum_dtype(p.device))
     return (rows.T @ rows).flatten()
 
 
 def norm_of_sums(gram: Tensor, number: Tensor) -> Tensor:
-    """The same as `norm_of_batch`, of the sum of the batches' Gram matrices."""
+    """The same as `norm_of_batch`, from the sum of the batches' Gram matrices."""
     classes = num_classes(gram)
     (norm,) = _sum_of_roots(gram.view(classes, classes), gram.dtype)
     return norm / (number * classes).sqrt()
 
 
 def num_classes(gram: Tensor) -> int:
-    """Of a Gram matrix row by row."""
+    """The number of classes of a Gram matrix that is stored row by row."""
     classes: int = round(gram.numel() ** 0.5)
     return classes
 
 
 def check_classes_of_before(name: str, logits: Tensor, gram: Tensor) -> None:
-    """As many classes as an epoch began with; a scalar state has seen none."""
+    """The number of classes is that of the first batch of the epoch; a scalar state has seen none."""
     if gram.ndim:
         _checks.classes_of_before(name, logits, num_classes(gram))
 
@@ -63,9 +63,9 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], _options: list[float]) 
 
 
 def _sum_of_roots(gram: Tensor, dtype: torch.dtype, *, inverse: bool = False) -> tuple[Tensor, ...]:
-    """The sum of the square roots of the eigenvalues of a Gram matrix, and the inverse of its own root if asked for.
+    """The sum of the square roots of the eigenvalues of a Gram matrix, and its inverse root if needed.
 
-    What cannot be told from the rounding of the matrix, or of entries in `dtype`, counts as 0 in both.
+    Eigenvalues below the rounding errors of the matrix, or of entries in `dtype`, count as 0 in both.
     """
     lost = poison(gram)
     values, vectors = torch.linalg.eigh(finite(gram))

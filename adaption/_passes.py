@@ -1,4 +1,4 @@
-"""Passes of samples through a network of the user's that leave it, and all else of the user's, as it was."""
+"""Passes through a network of the user without side effects."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from adaption._precision import autocasts
 
 
 def constants(module: nn.Module) -> dict[str, Tensor]:
-    """The parameters of a module without a gradient, by each of their places.
+    """The parameters of a module without a gradient, by all of their names.
 
-    Others than plain ones, shards or those that are not yet initialised, are held by what made them.
+    Parameters of other types (shards, or not yet initialised) are left out.
     """
     return {
         name: parameter.detach()
@@ -25,7 +25,7 @@ def constants(module: nn.Module) -> dict[str, Tensor]:
 
 
 def spare_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """Copies of the buffers of a module, for a pass to move in their stead."""
+    """Copies of the buffers of a module, which a pass may change instead."""
     return {name: buffer.detach().clone() for name, buffer in _at_each_place(module, nn.Module.named_buffers)}
 
 
@@ -36,15 +36,15 @@ def _at_each_place(module: nn.Module, named: Any) -> Iterator[tuple[str, Tensor]
 
 
 def passed(module: nn.Module, tensors: dict[str, Tensor], samples: Tensor) -> Any:
-    """What a module says of samples with these tensors in the place of its own."""
+    """The output of a module for samples, with these tensors in place of its own."""
     # each place once: torch, left to find the places itself, leaves the constants in a module that is used twice
     return torch.func.functional_call(module, tensors, (samples,), tie_weights=False)
 
 
 def unmoved_generators(module: nn.Module, samples: Tensor) -> AbstractContextManager[None]:
-    """Where random numbers are drawn, and torch's generators forget it: two passes have the same masks of dropout.
+    """Restore torch's random generators afterwards: two passes have the same dropout masks.
 
-    A compiled step knows no states of generators.
+    This has no effect in a compiled step.
     """
     if torch.compiler.is_compiling():
         return nullcontext()
@@ -57,7 +57,7 @@ def unmoved_generators(module: nn.Module, samples: Tensor) -> AbstractContextMan
 
 @contextmanager
 def exact_products(device: torch.device) -> Iterator[None]:
-    """Outside of autocast, and where float32 is float32: in convolutions, NVIDIA's devices round it by default."""
+    """No autocast, and full float32: by default NVIDIA devices round it in convolutions."""
     exact = _unrounded() if device.type == "cuda" and not torch.compiler.is_compiling() else nullcontext()
     plain = torch.autocast(device.type, enabled=False) if autocasts(device.type) else nullcontext()
     with plain, exact:
@@ -66,7 +66,7 @@ def exact_products(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _unrounded() -> Iterator[None]:
-    """Torch has an old and a new name for the same settings, and refuses to multiply where they differ."""
+    """Torch has an old and a new name for the same settings, and raises an error where they differ."""
     backends: Any = torch.backends
     cudnn, products = backends.cudnn, torch.get_float32_matmul_precision()
     parts = [getattr(cudnn, "conv", None), backends.cuda.matmul, getattr(backends.mkldnn, "matmul", None)]

@@ -1,4 +1,4 @@
-"""In which precision things are computed: losses in float32 at least, modules in that of their parameters."""
+"""The precision of computations: losses in float32 at least, modules in that of their parameters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def autocasts(device_type: str) -> bool:
-    """Whether autocast is at work on a kind of device."""
+    """Whether autocast is active on a kind of device."""
     # not every kind has it, and then torch raises where it is asked whether it is on
     return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
 
@@ -61,8 +61,8 @@ def _at_least_float32(arg: Any) -> Any:
 def as_parameters(module: object, features: Tensor) -> Tensor:
     """`features` in the precision of the parameters of `module`, as it needs them outside autocast.
 
-    Where these are of several floating types, or of one that is for storage alone, the module itself knows what it
-    takes; integers, as quantised layers have them, say nothing.
+    If these have several floating types, or a type for storage alone, the features are not cast; integer parameters, as
+    in quantised layers, are ignored.
     """
     if not isinstance(module, nn.Module) or autocasts(features.device.type):
         return features
@@ -75,7 +75,7 @@ def as_parameters(module: object, features: Tensor) -> Tensor:
 
 
 def power_of_two(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """A divisor that brings the entries of a tensor to 2 at most and rounds nothing; NaN if one is not finite."""
+    """A divisor that makes the entries of a tensor at most 2 without rounding; NaN if one is not finite."""
     largest = torch.linalg.vector_norm(tensor, torch.inf, dtype=dtype).clamp(min=torch.finfo(dtype).tiny)
     mantissa, _ = torch.frexp(largest)
     size: Tensor = largest / mantissa
@@ -85,8 +85,8 @@ def power_of_two(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def log_probability(probabilities: Tensor) -> Tensor:
     """The logarithm of probabilities that may be exactly 0, finite and with a finite gradient.
 
-    It is that of float32's smallest normal number at least, in every dtype: the value of a batch in float32 and that of
-    the epoch in float64 are to agree.
+    It is at least that of float32's smallest normal number, in every dtype, so that the value of a batch in float32 and
+    that of the epoch in float64 agree.
     """
     return probabilities.clamp(min=torch.finfo(torch.float32).tiny).log()
 
@@ -94,8 +94,8 @@ def log_probability(probabilities: Tensor) -> Tensor:
 def log_odds(logit: Tensor, others: Tensor) -> Tensor:
     """``log(p / (1 - p))`` of the class with this logit ``(N, ..)``, against all others ``(N, C, ..)`` together.
 
-    The largest is taken off first: beside a large one, the logarithm of the sum would round away, from the value and
-    from the gradient, by how much nearly equal logits differ.
+    The largest logit is subtracted first: otherwise the logarithm of the sum would lose small differences of large
+    logits to rounding, in the value and in the gradient.
     """
     largest = others.detach().amax(1, keepdim=True)
     return (logit - largest.squeeze(1)) - (others - largest).exp().sum(1).log()

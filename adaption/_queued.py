@@ -1,8 +1,8 @@
-r"""Squared distances and their bandwidth without a value that the host reads, for accelerators.
+r"""Squared distances and their bandwidth without reading a value on the host, for accelerators.
 
-`adaption/_distances.py` looks at the rows and then chooses: between a matrix product and differences, float32 and
-float64, a rule and what replaces it. Here all distances are those of differences in float64, which are right for every
-input, the bandwidth is a tensor, and `torch.where` replaces a bandwidth of 0.
+`adaption/_distances.py` reads the rows and then chooses: between a matrix product and differences, float32 and float64,
+a rule and what replaces it. Here all distances come from differences in float64, which are right for every input, the
+bandwidth is a tensor, and `torch.where` replaces a bandwidth of 0.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _AT_ONCE = 512
 
 
 def centred(features: Tensor) -> tuple[Tensor, float | Tensor]:
-    """The features in float64 around their median, for pairs far from 0 would round, and what they were divided by.
+    """The features in float64 minus their median, because pairs far from 0 would round, and what they were divided by.
 
-    Only squares of features in float64 can leave its range.
+    The squares can overflow only for features that come in float64.
     """
     rows = features.double()
     size: float | Tensor = 1.0
@@ -42,7 +42,7 @@ def fixed(bandwidth: float, size: float | Tensor) -> float | Tensor:
 class QueuedDistances:
     """The squared distances between all rows of a matrix, with the attributes of `adaption._distances.Distances`.
 
-    What depends on the features is a tensor in the bandwidth and the size.
+    The bandwidth and the size are tensors where they depend on the features.
     """
 
     def __init__(self, features: Tensor, rule: Rule) -> None:
@@ -74,7 +74,7 @@ class QueuedDistances:
         return self._kept[rows, columns]
 
     def add_bandwidth_gradient(self, total: Tensor, factor: float | Tensor) -> None:
-        """Add `factor` times the derivative of the bandwidth by the rows."""
+        """Add `factor` times the derivative of the bandwidth with respect to the rows."""
         by_mean = 4 / (len(self.rows) - 1) * factor
         if self._rule == "median":
             ends = self.rows.index_select(0, self._pair)
@@ -89,7 +89,7 @@ class QueuedDistances:
     def _median(self) -> tuple[Tensor, Tensor]:
         """The median of the distances between different rows, and the two rows that have it.
 
-        In the whole matrix each distance stands twice, and so the median of even number is the lower one. The zeros of
+        In the whole matrix each distance occurs twice, so for an even number the median is the lower one. The zeros of
         the diagonal come before all others.
         """
         number = len(self.rows)
@@ -108,6 +108,6 @@ class QueuedDistances:
         return median, pair
 
     def _distances(self) -> Iterator[tuple[Tensor, int]]:
-        """The distances of each tile, and how often they stand in the whole matrix."""
+        """The distances of each tile, and how often they occur in the whole matrix."""
         for rows, columns in self.tiles:
             yield self.tile(rows, columns), 1 if rows == columns else 2

@@ -1,4 +1,4 @@
-"""From one loss per sample to the value: `"mean"`, `"sum"` or `"none"`, each domain with its own mean.
+"""From one loss per sample to the value: `"mean"`, `"sum"` or `"none"`, with a separate mean for each domain.
 
 The mean of a loss over two domains is the sum of two means, so that unequal batches do not shift the balance between
 them. Its statistics are one sum and one count per domain; those of ``"none"`` are the losses themselves.
@@ -35,10 +35,10 @@ def weighted(name: str, losses: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def per_sample(name: str, values: Tensor, outputs: Tensor, need: str | None = None) -> Tensor:
-    """What a measure given by the user says of `outputs` ``(N, C, ..)``, as one value per sample ``(N, ..)``.
+    """The values of a measure given by the user for `outputs` ``(N, C, ..)``, one per sample ``(N, ..)``.
 
-    A value per element is averaged over `C`; a scalar, already a mean, stands for every sample, unless somebody, named
-    by `need`, has to tell the samples apart.
+    A value per element is averaged over `C`; a scalar, already a mean, is used for every sample, unless `need` names an
+    argument that needs separate values.
     """
     _checks.tensor(f"{name}(..)", values)
     samples = outputs.shape[:1] + outputs.shape[2:]

@@ -28,7 +28,7 @@ KEYWORDS = {
 
 
 def check_names(cls: type[Metric], given: dict[str, Any]) -> None:
-    """Refuse arguments that neither the signature of the constructor nor torchmetrics knows."""
+    """Refuse arguments that are neither in the signature of the constructor nor known to torchmetrics."""
     if unknown := [name for name in given if name not in KEYWORDS]:
         own = [*_of_signature(cls), "nan_strategy"]
         likely = difflib.get_close_matches(unknown[0], [*own, *KEYWORDS], 1)
@@ -39,7 +39,7 @@ def check_names(cls: type[Metric], given: dict[str, Any]) -> None:
 
 
 def keywords(metric: Metric) -> dict[str, Any]:
-    """What was given beyond the signature, where it says anything."""
+    """Additional keyword arguments that differ from their defaults."""
     found = {name: getattr(metric, name) for name in KEYWORDS}
     return {name: value for name, value in found.items() if value is not KEYWORDS[name] and value != KEYWORDS[name]}
 
@@ -63,7 +63,7 @@ def differing(left: Metric, right: Metric) -> list[str]:
 def _same(left: Any, right: Any) -> bool:
     """Whether two settings mean the same.
 
-    Copies count as equal, also of what has no equality of its own: a function is its code and what it closes over.
+    Copies count as equal, even without an equality operator: functions are compared by their code and closures.
     """
     if left is right:
         return True
@@ -76,7 +76,7 @@ def _same(left: Any, right: Any) -> bool:
 
 
 def _parts(value: Any) -> Sequence[Any] | None:
-    """What is compared of a value that equals nothing but itself, or whose parts may be such; None for any other."""
+    """The parts to compare of a value that equals only itself, or whose parts may be so; None for any other."""
     parts: Sequence[Any] | None = None
     if isinstance(value, (list, tuple)):
         parts = value

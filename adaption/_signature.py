@@ -1,4 +1,4 @@
-"""How a metric is called: `forward` takes what `update` takes, and a wrong call is told so in the user's words."""
+"""How a metric is called: `forward` takes the arguments of `update`, and errors name the method that was called."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class LikeUpdate(Protocol):
 
 
 def named(function: Callable[..., Any], owner: type, name: str) -> Any:
-    """`function` as the method `name` of a class, which errors of calls that do not fit it then name.
+    """`function` as the method `name` of a class, so that errors for wrong calls use this name.
 
-    It is a copy and no wrapper, which would take time in every call.
+    It is a copy, because a wrapper would take time in every call.
     """
     assert isinstance(function, FunctionType)  # noqa: S101 - for mypy
     copied = FunctionType(

@@ -1,4 +1,4 @@
-"""Gram matrices: all of their eigenvectors, the leading ones without a decomposition, and what LAPACK is given."""
+"""Gram matrices: all of their eigenvectors, the leading ones without a decomposition, and inputs for LAPACK."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NOTHING = 1e-200  # beside any trace but 0
 
 
 def gram_matrix(rows: Tensor) -> Tensor:
-    """``rows @ rows'``, of which little more than the lower triangle is multiplied."""
+    """``rows @ rows'``, computing little more than the lower triangle."""
     n = len(rows)
     gram = rows.new_empty(n, n)
     height = max(_STRIP, n // 8)
@@ -35,17 +35,17 @@ def gram_matrix(rows: Tensor) -> Tensor:
 
 
 def finite(matrix: Tensor) -> Tensor:
-    """For LAPACK, which raises on NaN and infinity: the caller adds :func:`poison` to its result."""
+    """The matrix for LAPACK, which raises on NaN and infinity: the caller adds :func:`poison` to its result."""
     return matrix.nan_to_num(posinf=0.0, neginf=0.0)
 
 
 def poison(*matrices: Tensor) -> Tensor:
-    """What makes the result NaN by addition where a matrix has NaN or infinity, and 0 elsewhere."""
+    """NaN where a matrix has NaN or infinity, otherwise 0; it is added to the result."""
     return 0 * torch.stack([matrix.sum() for matrix in matrices]).sum()
 
 
 class Spectrum:
-    """Eigenvalues from the largest on, ``(width,)``, 0 where they are rounding, and leading eigenvectors in columns."""
+    """Descending eigenvalues ``(width,)``, 0 below rounding error, and the leading eigenvectors in columns."""
 
     def __init__(self, values: Tensor, vectors: Tensor, width: int) -> None:
         values = F.pad(values.flip(0).clamp(min=0), (0, width - len(values)))
@@ -55,13 +55,13 @@ class Spectrum:
 
 
 def spectrum_of_matrix(matrix: Tensor, width: int) -> Spectrum:
-    """That of a symmetric matrix, whose eigenvalues are those of a larger one, but for zeros."""
+    """The spectrum of a symmetric matrix, whose eigenvalues are those of a larger one, except for zeros."""
     values, vectors = torch.linalg.eigh(finite(matrix))
     return Spectrum(values, vectors, width)
 
 
 def spectrum_of_rows(rows: Tensor) -> Spectrum:
-    """That of ``rows' @ rows``, from the smaller matrix of products."""
+    """The spectrum of ``rows' @ rows``, from the smaller Gram matrix."""
     number, width = rows.shape
     if number >= width:
         return spectrum_of_matrix(rows.T @ rows, width)
@@ -86,11 +86,12 @@ def leading_vectors(gram: Tensor, number: int) -> Tensor:
 
 
 def queued_leading_vectors(matrices: Sequence[Tensor], number: int) -> list[Tensor]:
-    """Leading eigenvectors of ``rows @ rows'`` for the rows of each matrix, without a value that the host reads.
+    """Leading eigenvectors of ``rows @ rows'`` for the rows of each matrix, without reading a value on the host.
 
-    The powers of a Gram matrix tend to them. Thirty squarings raise it to a power of a billion, and so tell two
-    eigenvalues apart that agree in eight digits; where they agree in more, the eigenvalue is right all the same. The
-    matrices are taken at once, the smaller ones filled up with zeros. A vector is 0 where its eigenvalue is rounding.
+    They are the limit of the powers of a Gram matrix. Thirty squarings raise it to a power of a billion, and so
+    separate eigenvalues that agree in eight digits; if they agree in more, the eigenvalue is still right. All matrices
+    are processed at once, the smaller ones padded with zeros. A vector is 0 where its eigenvalue is below rounding
+    error.
     """
     width = max(map(len, matrices))
     rest = torch.stack([_padded(_whole_gram(rows), width) for rows in matrices])
@@ -119,7 +120,7 @@ def queued_leading_vectors(matrices: Sequence[Tensor], number: int) -> list[Tens
 
 
 def _whole_gram(rows: Tensor) -> Tensor:
-    """A multiple of the Gram matrix in float64. Only squares of features in float64 can leave its range."""
+    """A multiple of the Gram matrix in float64. The squares can overflow only for features that come in float64."""
     rows = rows / power_of_two(rows, rows.dtype) if rows.dtype == torch.float64 else rows.double()
     return rows @ rows.T
 
@@ -134,12 +135,12 @@ def _traces(matrices: Tensor) -> Tensor:
 
 
 def _leading_vector(gram: Tensor) -> Tensor | None:
-    """The leading eigenvector, for a fraction of the time of all; none where the search is not sure of it.
+    """The leading eigenvector, in a fraction of the time for all; None if the search is not certain.
 
-    An estimate comes with a residual, which some eigenvalue is no further away than. A Cholesky factorization of the
-    matrix shifted by that much exists only if no eigenvalue lies above. Solving with it then magnifies the leading
-    vector more than all others, so that the next residual is smaller by orders of magnitude. For a multiple eigenvalue
-    the result is some vector of its space: what a subgradient needs.
+    Some eigenvalue differs from the estimate by at most its residual. A Cholesky factorization of the matrix shifted by
+    that much exists only if no eigenvalue is larger. Solving with it amplifies the leading vector more than all others,
+    so that the next residual is smaller by orders of magnitude. For a multiple eigenvalue the result is one vector of
+    the eigenspace, which is enough for a subgradient.
     """
     vector = _ritz_vector(gram)
     for attempt in range(_ATTEMPTS):
@@ -161,7 +162,7 @@ def _leading_vector(gram: Tensor) -> Tensor | None:
 
 
 def _ritz_vector(gram: Tensor) -> Tensor:
-    """What the method of Lanczos knows of the leading eigenvector after a few steps."""
+    """The estimate of the leading eigenvector after a few Lanczos steps."""
     noise = torch.arange(len(gram), dtype=gram.dtype, device=gram.device).square().cos()  # the same each time
     basis, diagonal, beside = [noise / vector_norm(noise)], [], []
     image = gram @ basis[0]

@@ -1,7 +1,6 @@
-"""The states of a metric and their life: how they are kept, joined, reset, moved, saved and copied.
+"""The states of a metric: how they are kept, joined, reset, moved, saved and copied.
 
-A state is a sum, which begins at 0, or a list of samples. It is never changed in place, so that whoever holds one keeps
-what it was.
+A state is a sum, which begins at 0, or a list of samples. It is never changed in place, so references to it stay valid.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class StatefulMetric(Metric):
         self._statistic_names += names
 
     def _keep_vectors(self, *names: str, length: int | None = None) -> None:
-        """Keep the named statistics as sums of vectors; where no length is given, the first batch tells it."""
+        """Keep the named statistics as sums of vectors; without a length, the first batch determines it."""
         for name in names:
             # a scalar zero adds to any shape
             self._keep(name, () if length is None else (length,), sum_dtype(self.device))
@@ -75,7 +74,7 @@ class StatefulMetric(Metric):
 
     @property
     def _update_count(self) -> int:
-        """What torchmetrics counts in an int: for each of its values a compiled step would be compiled anew."""
+        """The number of updates; as an int, as in torchmetrics, each value would recompile a compiled step."""
         return 0 if self.num_updates.is_meta else int(self.num_updates)
 
     @_update_count.setter
@@ -85,21 +84,21 @@ class StatefulMetric(Metric):
     # ---- joining ------------------------------------------------------------------------------------------------
 
     def _joined(self, states: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
-        """The states of two sets of samples as one: of two metrics, of two ranks, of the windows of `Running`."""
+        """The joint states of two sets of samples: of two metrics, of two ranks, of the windows of `Running`."""
         for name in self._defaults:
             _check_shapes(name, states[name], others[name])
         return self._together(states, {name: others[name] for name in self._defaults})
 
     def _together(self, states: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
-        """What `states` are with `others`: sums are added, and lists of samples put behind each other.
+        """`states` joined with `others`: sums are added, and lists of samples concatenated.
 
-        Whatever is joined passes here: the epoch and a batch, two metrics, two ranks, the windows of `Running`. A
-        metric whose statistics are not plain sums overrides it. Those of a batch may be Python numbers.
+        All joins use this: the epoch and a batch, two metrics, two ranks, the windows of `Running`. A metric whose
+        statistics are not plain sums overrides it. Those of a batch may be Python numbers.
         """
         return {name: states[name] + other for name, other in others.items()}
 
     def _set(self, states: dict[str, Any]) -> None:
-        """Change states. What was computed of the old ones is gone."""
+        """Change states, and discard what was computed from the old ones."""
         self.__dict__.update(states)
         self._computed = None
 
@@ -112,7 +111,7 @@ class StatefulMetric(Metric):
 
         Raises:
             TypeError: if it is neither a dict nor a metric of this class.
-            ValueError: if its settings differ, a state is missing or none of this metric's. Nothing is merged then.
+            ValueError: if its settings differ, or a state is missing or unknown. Nothing is merged then.
         """
         self._refuse_while_synced("another epoch is merged")
         incoming = self._incoming(incoming_state)
@@ -128,7 +127,7 @@ class StatefulMetric(Metric):
         self._reduce_states({name: self._copied(name, incoming[name]) for name in self._defaults})
 
     def _incoming(self, incoming_state: dict[str, Any] | Metric) -> dict[str, Any]:
-        """The states of what is to be merged, if it is a metric of this class and these settings."""
+        """The states to merge, if they come from a metric of this class and these settings."""
         if isinstance(incoming_state, dict):
             return incoming_state
         if not isinstance(incoming_state, Metric):
@@ -158,7 +157,7 @@ class StatefulMetric(Metric):
     def reset(self) -> None:
         """See :meth:`torchmetrics.Metric.reset`; lists of samples are replaced.
 
-        torchmetrics empties the lists themselves, also for those who hold them: `Running` would lose its window.
+        torchmetrics empties the lists in place, also for others who hold them: `Running` would lose its window.
         """
         for name, default in self._defaults.items():
             if isinstance(default, list):
@@ -167,7 +166,7 @@ class StatefulMetric(Metric):
             super().reset()
 
     def reset_parameters(self) -> None:
-        """Begin anew, as `reset` does: what frameworks call of each module whose memory they have just allocated."""
+        """Reset the states: frameworks call this for each module whose memory they have just allocated."""
         self.reset()
 
     def _apply(  # type: ignore[override] # of nn.Module
@@ -177,8 +176,8 @@ class StatefulMetric(Metric):
     ) -> nn.Module:
         """Move the states with the module, but keep their precision whatever dtype it is cast to.
 
-        torchmetrics moves the defaults by the same function, which leaves them without a value on the meta device, and
-        after ``to_empty`` with whatever the memory held before.
+        torchmetrics moves the defaults by the same function, so they have no value on the meta device, and arbitrary
+        values after ``to_empty``.
         """
         nn.Module._apply(self, fn, recurse)  # noqa: SLF001 - past torchmetrics' own
         with outside_modes():
@@ -193,14 +192,14 @@ class StatefulMetric(Metric):
         return self
 
     def _begin_on(self, device: torch.device) -> None:
-        """Let the states begin on a device. Their beginnings are made there: on the meta device they had no value."""
+        """Create the initial states on a device. On the meta device they had no value."""
         self._device = device
         for name, default in self._defaults.items():
             if isinstance(default, Tensor) and default.device != device:
                 self._defaults[name] = torch.zeros_like(default, device=device)
 
     def _materialise(self, device: torch.device) -> None:
-        """Give a metric of the meta device, whose states no framework knows of, states on the device of its data."""
+        """Give a metric on the meta device states on the device of its data; no framework does that."""
         with outside_modes():
             self._begin_on(device)
         for name, default in self._defaults.items():
@@ -217,7 +216,7 @@ class StatefulMetric(Metric):
     # ---- saving and loading -------------------------------------------------------------------------------------
 
     def _copy_state_dict(self) -> dict[str, State]:
-        """The states as they are: as none is changed in place, nothing needs to be copied while ranks talk."""
+        """The states themselves: none is changed in place, so no copies are needed during a synchronisation."""
         return {name: list(state) if isinstance(state, list) else state for name, state in self.metric_state.items()}
 
     def _load_from_state_dict(
@@ -230,9 +229,9 @@ class StatefulMetric(Metric):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Take an epoch over whole or not at all, and report what is amiss as torch does for parameters.
+        """Load an epoch completely or not at all, and report errors as torch does for parameters.
 
-        torchmetrics' own takes values of any shape, and says nothing of states that are missing.
+        torchmetrics accepts values of any shape, and does not report missing states.
         """
         found = {name: state_dict.pop(prefix + name) for name in self._defaults if prefix + name in state_dict}
         super()._load_from_state_dict(
@@ -251,7 +250,7 @@ class StatefulMetric(Metric):
         self._set({name: self._copied(name, value) for name, value in found.items()})
 
     def _misfits(self, values: dict[str, Any], prefix: str = "") -> list[str]:
-        """Say why values from outside cannot be the states of this metric, if so."""
+        """Explain why external values cannot be the states of this metric, if so."""
         errors = [error for name, value in values.items() if (error := self._misfit(name, prefix + name, value))]
         if errors or not {"num_updates", "num_ignored"} <= values.keys():
             return errors
@@ -264,7 +263,7 @@ class StatefulMetric(Metric):
         return errors
 
     def _misfit(self, name: str, key: str, value: Any) -> str | None:
-        """Say why a value from outside cannot be this state, if so."""
+        """Explain why an external value cannot be this state, if so."""
         default = self._defaults[name]
         if isinstance(default, list):
             tensors = isinstance(value, list) and all(isinstance(item, Tensor) and item.ndim for item in value)
@@ -282,7 +281,7 @@ class StatefulMetric(Metric):
         return f"size mismatch for {key}: got shape {tuple(value.shape)}, but the state has shape {tuple(shape)}."
 
     def _copied(self, name: str, value: Any) -> State:
-        """Return a value from outside as a state of this metric: on its device, sums in their own precision."""
+        """Return an external value as a state of this metric: on its device, sums in their own precision."""
         default = self._defaults[name]
         with outside_modes(), torch.no_grad():
             if isinstance(default, Tensor):
@@ -306,7 +305,7 @@ class StatefulMetric(Metric):
 
 
 class _Ungrouped(dict[str, Any]):
-    """A dict whose keys equal no other's, by which `MetricCollection` recognises metrics that could share states."""
+    """A dict whose keys are unique, so that `MetricCollection` does not let metrics share states."""
 
     def keys(self) -> KeysView[str]:  # type: ignore[override] # of another kind than dict_keys
         return _OwnKeys(self)
@@ -332,9 +331,9 @@ def sum_dtype(device: torch.device) -> torch.dtype:
 
 
 def _check_shapes(name: str, state: State, other: State) -> None:
-    """Two values of a state are of one kind of samples; what has seen none has no shape yet.
+    """Two values of a state have the same shape of samples; a state without samples has no shape yet.
 
-    Shapes are compared, because sums over 3 classes and over 1 would add up without a word.
+    Shapes are compared, because sums over 3 classes and over 1 would broadcast without an error.
     """
     shapes = [_shape(state), _shape(other)]
     if None not in shapes and shapes[0] != shapes[1]:
@@ -346,14 +345,14 @@ def _check_shapes(name: str, state: State, other: State) -> None:
 
 
 def _shape(state: State) -> tuple[int, ...] | None:
-    """The shape of a sum or of one sample, None where no sample has told it."""
+    """The shape of a sum or of one sample, None without any sample."""
     if isinstance(state, list):
         return tuple(state[0].shape[1:]) if state else None
     return tuple(state.shape) or None
 
 
 def _probe(fn: Callable[[Tensor], Tensor], probe: Tensor) -> Tensor:
-    """What `fn` makes of an empty tensor."""
+    """`fn` of an empty tensor."""
     try:
         return fn(probe)
     except NotImplementedError:  # `to` copies nothing from the meta device, and need not
@@ -361,7 +360,7 @@ def _probe(fn: Callable[[Tensor], Tensor], probe: Tensor) -> Tensor:
 
 
 def _moved(fn: Callable[[Tensor], Tensor], state: Any, device: torch.device) -> Any:
-    """`fn` applied to a state, but for a change of dtype."""
+    """`fn` applied to a state, except for a change of dtype."""
     if isinstance(state, list):
         return [_moved(fn, item, device) for item in state]
     if state.is_meta:
@@ -371,7 +370,7 @@ def _moved(fn: Callable[[Tensor], Tensor], state: Any, device: torch.device) -> 
 
 
 def _moved_value(fn: Callable[[Tensor], Tensor], value: Value | None, device: torch.device) -> Value | None:
-    """`fn` applied to a value that was kept; None if it had no memory."""
+    """`fn` applied to a cached value; None if it had no memory."""
     scalars = list(value.values()) if isinstance(value, dict) else [value]
     if value is None or any(scalar is None or scalar.is_meta for scalar in scalars):
         return None
@@ -379,10 +378,10 @@ def _moved_value(fn: Callable[[Tensor], Tensor], value: Value | None, device: to
 
 
 def _copier() -> str | None:
-    """Who copies the metric that is being reduced right now, if it is one of those who want its states only.
+    """The function that is copying the metric right now, if it needs only the states.
 
-    A copy of a model that holds the metric, its pickle, or a copy asked for by name is another matter: it is found by
-    who called :func:`copy.deepcopy`, past the frames of that module.
+    Copies of a model that holds the metric, pickles, and explicit copies do not count. The caller of
+    :func:`copy.deepcopy` decides, found above the frames of that module.
     """
     frame = sys._getframe(2)  # noqa: SLF001 - past __getstate__
     while frame.f_back is not None and frame.f_code.co_filename == copy.deepcopy.__code__.co_filename:

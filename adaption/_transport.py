@@ -1,25 +1,26 @@
 r"""Optimal transport with entropic regularisation, between samples with weights.
 
-With costs :math:`M`, weights `a` and `b` that sum to 1, and the regularisation :math:`\varepsilon`, the plan of least
+With costs :math:`M`, weights `a` and `b` that sum to 1, and the regularisation :math:`\varepsilon`, the plan of
+smallest
 
 .. math:: \sum_{ij} \pi_{ij} M_{ij} + \varepsilon \, \mathrm{KL}(\pi \,|\, a b^\top)
 
 is :math:`\pi_{ij} = a_i b_j e^{f_i + g_j - M_{ij} / \varepsilon}`, with potentials `f` and `g`, here in units of
-:math:`\varepsilon`, for which its rows sum to `a` and its columns to `b`. One condition after the other is met in turn
+:math:`\varepsilon`, for which its rows sum to `a` and its columns to `b`. Both conditions are satisfied in turn
 (Sinkhorn 1967):
 
 .. math::
     g_j = -\lambda \log \sum_i a_i e^{f_i - M_{ij} / \varepsilon}, \qquad
     f_i = -\lambda \log \sum_j b_j e^{g_j - M_{ij} / \varepsilon}
 
-with :math:`\lambda = 1`. Where the sums of rows and columns may differ from `a` and `b`, at a price of :math:`\tau`
-times the divergence :math:`\mathrm{KL}` of the one from the other, :math:`\lambda = \tau / (\tau + \varepsilon)`
-(Chizat et al. 2018).
+with :math:`\lambda = 1`. Where the sums of rows and columns may differ from `a` and `b`, with a penalty of :math:`\tau`
+times the divergence :math:`\mathrm{KL}` between them, :math:`\lambda = \tau / (\tau + \varepsilon)` (Chizat et al.
+2018).
 
-Logarithms keep all of this finite, and cost an exponential of each pair of samples at each step. So they are taken for
-the rows once in ten steps. They leave a matrix :math:`e^{f_i + g_j - M_{ij} / \varepsilon}` whose entries are in range;
-the steps between correct the potentials by factors u and v, each from a product with that matrix. Factors are held
-within bounds, which changes nothing in the end, where the steps no longer move the potentials.
+Logarithms keep all of this finite, but cost an exponential of each pair of samples at each step. So they are used only
+once in ten steps, for the rows. Then the entries of the matrix :math:`e^{f_i + g_j - M_{ij} / \varepsilon}` are in
+range; the other steps correct the potentials by factors u and v, each from a product with that matrix. The factors are
+clipped, which has no effect once the potentials have converged.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _LARGEST = {torch.float64: 1e100, torch.float32: 1e12}
 
 
 class Transport:
-    """A problem, and the potentials found so far.
+    """A transport problem, and its current potentials.
 
     Args:
         cost: the costs in units of the regularisation, shape ``(n, m)``.
@@ -54,7 +55,7 @@ class Transport:
         self.g = -softness * ((source_weights.log() + self.f).unsqueeze(1) - cost).logsumexp(0)
 
     def advance(self, steps: int) -> Tensor:
-        """Take some steps; return by how much the last of them has changed the potentials of the columns."""
+        """Take some steps; return by how much the last one has changed the potentials of the columns."""
         self.f = -self._softness * torch.add(self._gain, self.g, out=self._matrix).amax(1)
         # only a sample that counts nothing can have an entry beyond the bound
         largest = math.log(_LARGEST[self.f.dtype])
@@ -74,19 +75,19 @@ class Transport:
         return (start / (sums if self._softness == 1 else sums**self._softness)).clamp_(1 / largest, largest)
 
     def plan(self) -> Tensor:
-        """What each source sample sends to each target sample, shape ``(n, m)``."""
+        """The mass that each source sample sends to each target sample, shape ``(n, m)``."""
         rows, columns = self._factors
         return (self._matrix * columns).mul_(rows.unsqueeze(1))
 
     def dual(self) -> Tensor:
-        """The least value, in units of the regularisation: from below, where steps were too few."""
+        """The minimum, in units of the regularisation: a lower bound after too few steps."""
         return self.a @ self.f + self.b @ self.g
 
 
 def solve(problems: Sequence[Transport], max_iters: int) -> None:
-    """Find the potentials of problems: all with equally many steps, so that equal problems have equal answers.
+    """Find the potentials of problems: all with equally many steps, so that equal problems have equal solutions.
 
-    On the CPU they end where nothing changes any more; elsewhere that is not read.
+    On the CPU the iteration ends at convergence; elsewhere convergence is not checked.
     """
     for start in range(0, max_iters, _STEPS):
         steps = min(_STEPS, max_iters - start)
@@ -96,17 +97,17 @@ def solve(problems: Sequence[Transport], max_iters: int) -> None:
 
 
 def squared_distances(left: Tensor, right: Tensor) -> Tensor:
-    """Between rows that lie around 0, shape ``(n, m)``."""
+    """Squared distances between rows that lie around 0, shape ``(n, m)``."""
     norms = left.square().sum(1, keepdim=True)
     return torch.addmm(norms + right.square().sum(1), left, right.T, alpha=-2).clamp_(min=0)
 
 
 def scale(cost: Tensor, source_weights: Tensor, target_weights: Tensor) -> Tensor:
-    """The mean cost, the unit of the regularisation; 1 where nothing costs anything."""
+    """The mean cost, the unit of the regularisation; 1 where all costs are 0."""
     mean = source_weights @ cost @ target_weights
     return torch.where(mean == 0, 1.0, mean)
 
 
 def pull(plan: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """The derivative of ``sum over i, j of plan_ij |x_i - y_j|^2`` by x."""
+    """The derivative of ``sum over i, j of plan_ij |x_i - y_j|^2`` with respect to x."""
     return 2 * (plan.sum(1, keepdim=True) * x - plan @ y)

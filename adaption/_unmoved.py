@@ -1,4 +1,4 @@
-"""What a refused or repeated call has moved in the modules inside: buffers, put back as they were."""
+"""Restores the buffers that a refused or repeated call has changed in the modules inside."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Held = list[tuple[nn.Module, str, Tensor, Tensor]]
 
 
 def recomputing() -> bool:
-    """Whether this call comes from a backward pass: activation checkpointing calls everything a second time there."""
+    """Whether this call comes from a backward pass, where activation checkpointing calls everything again."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1  # noqa: SLF001
 
 
 def hold(modules: Iterable[nn.Module]) -> Held:
-    """Every buffer below some modules, with a copy: running statistics, the steps of schedules."""
+    """All buffers of some modules, with copies: running statistics, the steps of schedules."""
     return [
         (module, name, buffer, buffer.detach().clone())
         for child in modules
@@ -28,7 +28,7 @@ def hold(modules: Iterable[nn.Module]) -> Held:
 
 
 def put_back(held: Held) -> None:
-    """Undo what happened to the buffers since."""
+    """Restore the buffers."""
     for module, name, buffer, copy in held:
         if getattr(module, name) is not buffer:
             setattr(module, name, buffer)

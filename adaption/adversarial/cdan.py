@@ -53,8 +53,8 @@ def conditional_domain_adversarial_loss(
         - output: scalar; with ``reduction="none"`` :math:`(n,)` or :math:`(n, d_1, ..)`
 
     Args:
-        source_logits: what the discriminator said of the source samples.
-        target_logits: what it said of the target samples.
+        source_logits: the discriminator's logits for the source samples.
+        target_logits: its logits for the target samples.
         source_weights: weights of the source samples, normalised over both domains inside. Where only one domain has
             weights, those of the other are 1.
         target_weights: the same for the target samples.
@@ -133,10 +133,9 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
     With `entropy_conditioning` and unequal batches it returns to the entropy of the target's share in the weights,
     which is less.
 
-    The discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``).
-    A copy of the metric, as a MetricTracker makes it, has a discriminator of its own that nobody trains: let both have
-    the same.
-    `compute` is exact over the epoch.
+    The discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``). A copy of
+    the metric, as in a MetricTracker, has a separate discriminator that is not trained: let both share one. `compute`
+    is exact over the epoch.
 
     Inputs of `update` and `forward`:
         - `source_logits`: :math:`(n, C)`, of the classifier; `target_logits`: :math:`(m, C)`; `n` and `m` may differ
@@ -153,17 +152,16 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
         num_classes: the `C` of the logits. Needed with `randomized`; otherwise checked if given.
         features_dim: the `F` of the features, likewise.
         randomized_dim: number of random directions; the paper takes 1024.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``; see the function. The last keeps every value of the epoch.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; see the function. ``"none"`` keeps every value of the epoch.
         grl: the gradient reversal, by default ``GradientReversalLayer(1.0)``. For a schedule, pass a
             :class:`adaption.layers.WarmStartGradientReversalLayer` with ``auto_step=True``, or call its `step`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
         TypeError: for anything but floating-point tensors, and a discriminator or `grl` that is not callable.
-        ValueError: for empty batches, fewer than two classes, probabilities in the place of logits, logits and features
-            of different samples, widths that are not those of the settings, of the other domain or of the
-            discriminator, `randomized` without `num_classes` and `features_dim`, and unequal batches with ``"sum"`` or
-            ``"none"``.
+        ValueError: for empty batches, fewer than two classes, probabilities instead of logits, logits and features of
+            different samples, widths that are not those of the settings, of the other domain or of the discriminator,
+            `randomized` without `num_classes` and `features_dim`, and unequal batches with ``"sum"`` or ``"none"``.
 
     References:
         M. Long, Z. Cao, J. Wang, M. Jordan: Conditional Adversarial Domain Adaptation. NeurIPS 2018.

@@ -45,8 +45,8 @@ def domain_adversarial_loss(
         - output: scalar; with ``reduction="none"`` :math:`(n,)` or :math:`(n, d_1, ..)`
 
     Args:
-        source_logits: what the discriminator said of the source samples.
-        target_logits: what it said of the target samples.
+        source_logits: the discriminator's logits for the source samples.
+        target_logits: its logits for the target samples.
         source_weights: weights of the source samples. They multiply the losses before the mean over `n` and are not
             normalised, as in PADA and IWAN.
         target_weights: the same for the target samples.
@@ -105,9 +105,8 @@ class DomainAdversarialLoss(AdditiveMetric):
 
     Called, the metric gives the loss of the batch, with gradient, and adds the batch to the epoch; `update` only adds.
     `compute` gives the value over all batches and ranks since the last `reset`, exact, each domain with its own mean.
-    The discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``).
-    A copy of the metric, as a MetricTracker makes it, has a discriminator of its own that nobody trains: let both have
-    the same.
+    The discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``). A copy of
+    the metric, as in a MetricTracker, has a separate discriminator that is not trained: let both share one.
 
     Inputs of `update` and `forward`:
         - `source`: :math:`(n, d)`, or :math:`(n, ..)` as the discriminator takes it; `target`: the same with `m`; `n`

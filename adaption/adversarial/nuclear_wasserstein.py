@@ -33,8 +33,8 @@ def nuclear_wasserstein_discrepancy(source_logits: Tensor, target_logits: Tensor
         - output: scalar in :math:`[1 / C - 1, 1 - 1 / C]`
 
     Args:
-        source_logits: what the classifier says of the source samples, before softmax.
-        target_logits: what it says of the target samples.
+        source_logits: the classifier's logits for the source samples.
+        target_logits: its logits for the target samples.
 
     Raises:
         TypeError: for anything but floating-point tensors.
@@ -88,8 +88,8 @@ class NuclearWassersteinDiscrepancyLoss(GlobalBatchMetric):
     Output: scalar in :math:`[1 / C - 1, 1 - 1 / C]`.
 
     Args:
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

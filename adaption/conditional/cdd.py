@@ -123,8 +123,8 @@ class ContrastiveDomainDiscrepancyLoss(BatchMeanMetric):
     Args:
         num_kernels: number of Gaussian kernels, at most 100, whose scales double from one to the next.
         bandwidth: ``"median"``, ``"mean"`` or a positive number in units of squared distance.
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

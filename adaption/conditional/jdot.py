@@ -60,7 +60,7 @@ def joint_distribution_optimal_transport(
         source_features: features of the source batch.
         source_labels: classes of the source samples, from 0 to `C - 1`.
         target_features: features of the target batch, of the same layer.
-        target_logits: what the classifier says of the target samples, before softmax.
+        target_logits: the classifier's logits for the target samples.
         feature_weight: :math:`\alpha`, of the squared distances.
         label_weight: :math:`\beta`, of the cross-entropies.
         regularization: :math:`\varepsilon` in units of the mean cost. Towards 0 the plan becomes that of the paper.
@@ -69,9 +69,9 @@ def joint_distribution_optimal_transport(
 
     Raises:
         TypeError: for anything but floating-point features and logits, integer labels, and numbers.
-        ValueError: for empty batches, wrong ranks, differing widths or devices, another number of labels or logits
-            than of samples, labels that are not classes, probabilities in the place of logits, and settings out of
-            their bounds. On other devices than the CPU a label that is not a class makes the value NaN.
+        ValueError: for empty batches, wrong ranks, differing widths or devices, another number of labels or logits than
+            of samples, labels that are not classes, probabilities instead of logits, and settings out of their bounds.
+            On other devices than the CPU a label that is not a class makes the value NaN.
 
     References:
         B. B. Damodaran, B. Kellenberger, R. Flamary, D. Tuia, N. Courty: DeepJDOT: Deep Joint Distribution Optimal
@@ -154,8 +154,8 @@ class JointDistributionOptimalTransportLoss(BatchMeanMetric):
         regularization: the entropy of the plan, in units of the mean cost.
         max_iters: most steps of Sinkhorn's iteration.
         marginal_penalty: what it costs to leave samples out, in units of the mean cost; None if none may be.
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

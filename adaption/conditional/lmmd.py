@@ -49,16 +49,16 @@ def local_maximum_mean_discrepancy(
         source_features: features of the source batch.
         source_labels: classes of the source samples, from 0 to `C - 1`.
         target_features: features of the target batch, of the same layer.
-        target_logits: what the classifier says of the target samples, before softmax; it gets no gradient.
+        target_logits: the classifier's logits for the target samples; it gets no gradient.
         num_kernels: number `K` of Gaussians, at most 100, whose scales double from one to the next. They are averaged;
             the authors' code adds them up.
         bandwidth: ``"median"``, ``"mean"`` or a positive number in units of squared distance.
 
     Raises:
         TypeError: for anything but floating-point features and logits, and integer labels.
-        ValueError: for empty batches, wrong ranks, differing widths or devices, another number of labels or logits
-            than of samples, labels that are not classes, probabilities in the place of logits, and unknown options. On
-            other devices than the CPU a label that is not a class makes the value NaN.
+        ValueError: for empty batches, wrong ranks, differing widths or devices, another number of labels or logits than
+            of samples, labels that are not classes, probabilities instead of logits, and unknown options. On other
+            devices than the CPU a label that is not a class makes the value NaN.
 
     References:
         Y. Zhu, F. Zhuang, J. Wang, G. Ke, J. Chen, J. Bian, H. Xiong, Q. He: Deep Subdomain Adaptation Network for
@@ -110,8 +110,8 @@ class LocalMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
     Args:
         num_kernels: number of Gaussian kernels, at most 100, whose scales double from one to the next.
         bandwidth: ``"median"``, ``"mean"`` or a positive number in units of squared distance.
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

@@ -77,8 +77,8 @@ class ClassBalanceLoss(GlobalBatchMetric):
 
     Args:
         num_classes: number of classes `c`.
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -91,7 +91,7 @@ class ClassBalanceLoss(GlobalBatchMetric):
         https://arxiv.org/abs/1706.05208
 
     Example:
-        Each batch is all of one class, the epoch is balanced.
+        Each batch has samples of one class only, the epoch is balanced.
 
         >>> import torch
         >>> from adaption import ClassBalanceLoss

@@ -44,8 +44,8 @@ def consistency_loss(
             :class:`adaption.layers.EmaTeacher` gives no gradient.
         mask: which samples count, or in a dense output which positions: truth values, where any integer but 0 is true,
             or shares between 0 and 1 in floating point.
-        distance_measure: from the outputs of student and teacher to a scalar, which is taken for the mean, one value
-            per sample, or one per element, averaged per sample. A scalar cannot be masked, nor be reduced with
+        distance_measure: from the outputs of student and teacher to a scalar, which counts as the mean, one value per
+            sample, or one per element, which is averaged per sample. A scalar cannot be masked, nor be reduced with
             ``"none"``.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
@@ -214,7 +214,7 @@ class ConsistencyLoss(_Consistency):
     Args:
         distance_measure: from the outputs of student and teacher to a scalar, one value per sample, or one per element;
             see the function.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``. The last keeps every value of the epoch.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``. ``"none"`` keeps every value of the epoch.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -256,7 +256,7 @@ class L2ConsistencyLoss(_Consistency):
     Output: scalar, at least 0; with ``reduction="none"`` one value per sample.
 
     Args:
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``. The last keeps every value of the epoch.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``. ``"none"`` keeps every value of the epoch.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

@@ -105,8 +105,8 @@ class MutualInformationLoss(GlobalBatchMetric):
     Output: scalar in :math:`[-\log C, 0]`.
 
     Args:
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -119,7 +119,7 @@ class MutualInformationLoss(GlobalBatchMetric):
         Segmentation. ICCV 2019. https://arxiv.org/abs/1807.06653
 
     Example:
-        Each batch is all of one class, the epoch is balanced.
+        Each batch has samples of one class only, the epoch is balanced.
 
         >>> import torch
         >>> from adaption import MutualInformationLoss

@@ -125,8 +125,8 @@ class BatchSpectralPenalizationLoss(BatchMeanMetric):
 
     Args:
         num_singular_values: number of singular values to penalise in each domain.
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

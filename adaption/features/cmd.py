@@ -163,8 +163,8 @@ class CentralMomentDiscrepancyLoss(MomentsMetric):
     Args:
         num_moments: number of moments, the mean included.
         bounds: the lower and the upper bound of the features.
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

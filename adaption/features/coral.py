@@ -159,7 +159,7 @@ class CorrelationAlignmentLoss(MomentsMetric):
 
     The formula is that of :func:`adaption.functional.correlation_alignment`. `compute` is its value for all samples of
     the epoch as one batch, exact over batches and ranks, and so nearly free of the bias that every batch has. It keeps
-    the covariance of each domain, :math:`d^2` numbers in float64: 4 MB of 512 features, 67 MB of 2,048, for both
+    the covariance of each domain, :math:`d^2` numbers in float64: 4 MB for 512 features and 67 MB for 2,048, for both
     domains, and adding to it takes longer than the loss itself where features are wide. ``pooled=False`` keeps two
     numbers, and `compute` is the mean of the batches' values.
 
@@ -171,8 +171,8 @@ class CorrelationAlignmentLoss(MomentsMetric):
     Args:
         estimator: ``"biased"`` or ``"unbiased"``.
         pooled: whether `compute` is the value of all samples of the epoch, or the mean of the batches' values.
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

@@ -125,8 +125,8 @@ class FrechetDistanceLoss(MomentsMetric):
     The formula is that of :func:`adaption.functional.frechet_distance`. `compute` is its value for all samples of the
     epoch as one batch, exact over batches and ranks. That of a batch is far above it: with fewer samples than features,
     the covariances of two batches of one domain share few directions. It keeps the covariance of each domain,
-    :math:`d^2` numbers in float64: 4 MB of 512 features, 67 MB of 2,048, for both domains. ``pooled=False`` keeps two
-    numbers, and `compute` is the mean of the batches' values.
+    :math:`d^2` numbers in float64: 4 MB for 512 features and 67 MB for 2,048, for both domains. ``pooled=False`` keeps
+    two numbers, and `compute` is the mean of the batches' values.
 
     Inputs of `update` and `forward`:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
@@ -135,8 +135,8 @@ class FrechetDistanceLoss(MomentsMetric):
 
     Args:
         pooled: whether `compute` is the value of all samples of the epoch, or the mean of the batches' values.
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -152,7 +152,7 @@ class FrechetDistanceLoss(MomentsMetric):
         Converge to a Local Nash Equilibrium. NeurIPS 2017. https://arxiv.org/abs/1706.08500
 
     Example:
-        Two batches whose domains differ, of an epoch whose domains do not.
+        The domains differ in each batch, but not in the epoch.
 
         >>> import torch
         >>> from adaption import FrechetDistanceLoss

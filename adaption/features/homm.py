@@ -138,8 +138,8 @@ class HigherOrderMomentMatchingLoss(BatchMeanMetric):
 
     Args:
         order: the order of the moments, at least 2; 3 for the skewness, 4 for long tails.
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

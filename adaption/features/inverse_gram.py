@@ -192,8 +192,8 @@ class InverseGramAlignmentLoss(MomentsMetric):
 
     The formula is that of :func:`adaption.functional.inverse_gram_alignment`. `compute` is its value for all samples of
     the epoch as one batch, exact over batches and ranks. It keeps mean and covariance of each domain, :math:`d^2`
-    numbers in float64: 4 MB of 512 features, 67 MB of 2,048, for both domains. ``pooled=False`` keeps two numbers, and
-    `compute` is the mean of the batches' values.
+    numbers in float64: 4 MB for 512 features and 67 MB for 2,048, for both domains. ``pooled=False`` keeps two numbers,
+    and `compute` is the mean of the batches' values.
 
     Inputs of `update` and `forward`:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
@@ -205,8 +205,8 @@ class InverseGramAlignmentLoss(MomentsMetric):
         angle_weight: the weight of the angles between the columns of the inverses.
         scale_weight: the weight of the distance of the eigenvalues.
         pooled: whether `compute` is the value of all samples of the epoch, or the mean of the batches' values.
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -219,7 +219,7 @@ class InverseGramAlignmentLoss(MomentsMetric):
         Matrices. CVPR 2023. https://arxiv.org/abs/2303.13325
 
     Example:
-        Two batches whose domains differ, of an epoch whose domains do not.
+        The domains differ in each batch, but not in the epoch.
 
         >>> import torch
         >>> from adaption import InverseGramAlignmentLoss

@@ -182,8 +182,8 @@ class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
         thetas: one Module per layer, applied to the features before the kernel; trained, saved and moved with the
             metric. Each sees both domains in one batch, so that batch normalisation cannot hide what parts them.
         pooled: whether `compute` is the value over all samples of the epoch.
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

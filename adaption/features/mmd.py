@@ -257,8 +257,8 @@ class MaximumMeanDiscrepancyLoss(GlobalBatchMetric):
             an approximation in constant memory, which needs a number as bandwidth, the biased or unbiased estimate, and
             no weights.
         num_random_features: `D`, an even number of at least four for each kernel; of use with random features only.
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

@@ -147,8 +147,8 @@ class SinkhornDivergenceLoss(BatchMeanMetric):
     Args:
         regularization: the regularisation in units of the mean squared distance between the domains.
         max_iters: most steps of Sinkhorn's iteration.
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

@@ -184,8 +184,8 @@ class RepresentationSubspaceDistanceLoss(BatchMeanMetric):
 
     Args:
         bases_weight: the weight of the difference of the bases, beside the sum of the sines.
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

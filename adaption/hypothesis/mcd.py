@@ -167,8 +167,8 @@ class MarginalEntropyLoss(GlobalBatchMetric):
     Output: scalar, at least :math:`\log c`.
 
     Args:
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -181,7 +181,7 @@ class MarginalEntropyLoss(GlobalBatchMetric):
         CVPR 2018, the authors' code. https://github.com/mil-tokyo/MCD_DA
 
     Example:
-        Each batch is all of one class, the epoch is balanced.
+        Each batch has samples of one class only, the epoch is balanced.
 
         >>> import torch
         >>> from adaption import MarginalEntropyLoss

@@ -54,9 +54,9 @@ def margin_disparity_discrepancy(
         target_output_adv: the adversarial head's for the same samples.
         source_weights: weights of the source samples; they multiply the disparities and are not normalised.
         target_weights: the same for the target samples.
-        source_disparity: from the outputs of main and adversarial head to a scalar, which is taken for the mean, one
-            value per sample, or one per element, averaged per sample. A scalar cannot be weighted, nor be reduced with
-            ``"none"``.
+        source_disparity: from the outputs of main and adversarial head to a scalar, which counts as the mean, one value
+            per sample, or one per element, which is averaged per sample. A scalar cannot be weighted, nor be reduced
+            with ``"none"``.
         target_disparity: the same for the target; it needs not be the same measure.
         margin: :math:`\gamma`, the weight of the source.
         reduction: ``"mean"``; ``"sum"``: the sum of both domains; ``"none"``: the sum of source sample i and target
@@ -228,8 +228,8 @@ def regression_margin_disparity_discrepancy(
 
     .. math:: D = -\frac\gamma n \sum_i w^s_i \ell(\tilde y^s_i, y^s_i) + \frac1m \sum_j w^t_j \ell(\tilde y^t_j, y^t_j)
 
-    with the outputs `y` of the main head, a constant of differentiation, and :math:`\tilde y` of the adversarial head,
-    the loss :math:`\ell` averaged over the factors of a sample, the margin :math:`\gamma`, and weights `w`, 1 by
+    with the outputs `y` of the main head, held constant in the differentiation, and :math:`\tilde y` of the adversarial
+    head, the loss :math:`\ell` averaged over the factors of a sample, the margin :math:`\gamma`, and weights `w`, 1 by
     default.
 
     Shapes:
@@ -401,7 +401,7 @@ class MarginDisparityDiscrepancy(_MarginDisparity):
             element; see the function.
         target_disparity: the same for the target.
         margin: the weight of the source.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``; see the function. The last keeps every value of the epoch.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; see the function. ``"none"`` keeps every value of the epoch.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -460,7 +460,7 @@ class ClassificationMarginDisparityDiscrepancy(_MarginDisparity):
 
     Args:
         margin: the weight of the source; 1 gives the disparity discrepancy (DD).
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``; see the function. The last keeps every value of the epoch.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; see the function. ``"none"`` keeps every value of the epoch.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -516,7 +516,7 @@ class RegressionMarginDisparityDiscrepancy(_MarginDisparity):
     Args:
         margin: the weight of the source.
         loss_function: called as ``loss_function(adversarial, main, reduction="none")``, as torch's losses take it.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``; see the function. The last keeps every value of the epoch.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``; see the function. ``"none"`` keeps every value of the epoch.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

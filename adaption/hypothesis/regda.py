@@ -31,9 +31,9 @@ def regression_disparity(
 
     .. math:: D_{\min} = \ell(\tilde y, T(y), w), \qquad D_{\max} = \ell(\tilde y, F(y), w)
 
-    with the heatmaps `y` of the main head, a constant of differentiation, and :math:`\tilde y` of the adversarial head,
-    a Gaussian :math:`T(y)` around the largest pixel of each heatmap ("ground truth"), the Gaussians :math:`F(y)` of all
-    other joints of the same sample ("ground false"), the criterion :math:`\ell`, and weights `w`.
+    with the heatmaps `y` of the main head, held constant in the differentiation, and :math:`\tilde y` of the
+    adversarial head, a Gaussian :math:`T(y)` around the largest pixel of each heatmap ("ground truth"), the Gaussians
+    :math:`F(y)` of all other joints of the same sample ("ground false"), the criterion :math:`\ell`, and weights `w`.
 
     Shapes:
         - `output`, `output_adv`: :math:`(n, k, H, W)` for `k` joints

@@ -219,7 +219,7 @@ class WarmStartGradientLayer(nn.Module):
         self.register_buffer("iteration", torch.tensor(0))
 
     def reset_parameters(self) -> None:
-        """Begin the schedule anew, as a framework asks for whose memory came from ``to_empty``."""
+        """Begin the schedule anew, for frameworks that allocate memory by ``to_empty``."""
         self.iteration.zero_()
 
     @property

@@ -97,7 +97,7 @@ class RandomizedMultiLinearMap(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the matrices anew, as a framework asks for whose memory came from ``to_empty``."""
+        """Draw the matrices anew, for frameworks that allocate memory by ``to_empty``."""
         self.features_matrix.normal_()
         self.predictions_matrix.normal_()
 

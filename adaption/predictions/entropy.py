@@ -26,7 +26,7 @@ def entropy_minimization(target_logits: Tensor, *, reduction: str = "mean") -> T
         - output: scalar in :math:`[0, \log C]`; with ``reduction="none"`` :math:`(m,)` or :math:`(m, d_1, ..)`
 
     Args:
-        target_logits: what the classifier says of the target samples, before softmax.
+        target_logits: the classifier's logits for the target samples.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Raises:
@@ -72,7 +72,7 @@ class EntropyMinimizationLoss(AdditiveMetric):
     Output: scalar in :math:`[0, \log C]`; with ``reduction="none"`` one value per sample or position.
 
     Args:
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``. The last keeps every value of the epoch.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``. ``"none"`` keeps every value of the epoch.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

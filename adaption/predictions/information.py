@@ -33,7 +33,7 @@ def information_maximization(target_logits: Tensor, diversity_weight: float = 1.
         - output: scalar, at least :math:`-w \log C`; at most 0 for :math:`w \ge 1`
 
     Args:
-        target_logits: what the classifier says of the target samples, before softmax.
+        target_logits: the classifier's logits for the target samples.
         diversity_weight: `w`, at least 0. At 0 it is the mean entropy alone.
 
     Raises:
@@ -93,8 +93,8 @@ class InformationMaximizationLoss(GlobalBatchMetric):
 
     Args:
         diversity_weight: `w`. Less than 1 where the target's classes are far from balanced.
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -107,7 +107,7 @@ class InformationMaximizationLoss(GlobalBatchMetric):
         Unsupervised Domain Adaptation. ICML 2020. https://proceedings.mlr.press/v119/liang20a.html
 
     Example:
-        Each batch is all of one class, the epoch is balanced.
+        Each batch has samples of one class only, the epoch is balanced.
 
         >>> import torch
         >>> from adaption import InformationMaximizationLoss

@@ -38,7 +38,7 @@ def minimum_class_confusion(target_logits: Tensor, temperature: float = 2.5) -> 
         - `target_logits`: :math:`(m, C)`; output: scalar in :math:`[0, 1 - 1 / C]`
 
     Args:
-        target_logits: what the classifier says of the target samples, before softmax.
+        target_logits: the classifier's logits for the target samples.
         temperature: `T`. Above 1 it keeps predictions that are all too certain from hiding their confusion.
 
     Raises:
@@ -97,8 +97,8 @@ class MinimumClassConfusionLoss(GlobalBatchMetric):
 
     Args:
         temperature: `T`; the authors take 2.5, and 3 for VisDA.
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -111,7 +111,7 @@ class MinimumClassConfusionLoss(GlobalBatchMetric):
         https://arxiv.org/abs/1912.03699
 
     Example:
-        Each batch is all of one class, the epoch is balanced.
+        Each batch has samples of one class only, the epoch is balanced.
 
         >>> import torch
         >>> from adaption import MinimumClassConfusionLoss

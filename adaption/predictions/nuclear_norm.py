@@ -33,7 +33,7 @@ def nuclear_norm_maximization(target_logits: Tensor) -> Tensor:
         - `target_logits`: :math:`(m, C)`; output: scalar in :math:`[-1, 0)`
 
     Args:
-        target_logits: what the classifier says of the target samples, before softmax.
+        target_logits: the classifier's logits for the target samples.
 
     Raises:
         TypeError: for anything but a floating-point tensor.
@@ -75,8 +75,8 @@ class NuclearNormMaximizationLoss(GlobalBatchMetric):
     Output: scalar in :math:`[-1, 0)`.
 
     Args:
-        gather_distributed: whether the batches of all ranks count as one, for the value and for the gradient that DDP
-            averages; see :doc:`/distributed`.
+        gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
+            DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -89,7 +89,7 @@ class NuclearNormMaximizationLoss(GlobalBatchMetric):
         Maximization under Label Insufficient Situations. CVPR 2020. https://arxiv.org/abs/2003.12237
 
     Example:
-        Each batch is all of one class, the epoch is balanced.
+        Each batch has samples of one class only, the epoch is balanced.
 
         >>> import torch
         >>> from adaption import NuclearNormMaximizationLoss

@@ -128,7 +128,7 @@ class PseudoLabelLoss(AdditiveMetric):
     Args:
         threshold: :math:`\tau`; a sample whose largest probability is at least this is confident.
         weighting: ``"mask"``, confident samples alone, or ``"share"``, all samples times the share of confident ones.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``. The last keeps every value of the epoch.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``. ``"none"`` keeps every value of the epoch.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

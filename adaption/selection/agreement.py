@@ -41,8 +41,8 @@ class EnsembleAgreement(AdditiveMetric):
 
     Raises:
         TypeError: for anything but floating-point tensors, or a list of them.
-        ValueError: for an empty batch or list, fewer than two classes, probabilities in the place of logits, and an
-            ensemble of another shape or device.
+        ValueError: for an empty batch or list, fewer than two classes, probabilities instead of logits, and an ensemble
+            of another shape or device.
 
     References:
         D. Hu, M. Luo, J. Liang, C.-S. Foo: Towards Reliable Model Selection for Unsupervised Domain Adaptation: An

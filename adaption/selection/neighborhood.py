@@ -44,9 +44,9 @@ class SoftNeighborhoodDensity(AdditiveMetric):
 
     Raises:
         TypeError: for anything but a floating-point tensor and a number.
-        ValueError: for an empty tensor, a wrong rank, fewer than two classes, probabilities in the place of logits,
-            another number of classes than before, and a temperature that is not finite and at least 1.2e-38, float32's
-            smallest normal number.
+        ValueError: for an empty tensor, a wrong rank, fewer than two classes, probabilities instead of logits, another
+            number of classes than before, and a temperature that is not finite and at least 1.2e-38, float32's smallest
+            normal number.
 
     References:
         K. Saito, D. Kim, P. Teterwak, S. Sclaroff, T. Darrell, K. Saenko: Tune it the Right Way: Unsupervised

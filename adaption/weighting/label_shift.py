@@ -60,7 +60,7 @@ def label_shift_weights(
     Raises:
         TypeError: for anything but floating-point logits and integer labels.
         ValueError: for empty batches, wrong ranks, another number of labels than of samples, of classes in the target
-            than in the source, labels that are not classes, probabilities in the place of logits, and other methods.
+            than in the source, labels that are not classes, probabilities instead of logits, and other methods.
 
     References:
         Z. Lipton, Y.-X. Wang, A. Smola: Detecting and Correcting for Label Shift with Black Box Predictors. ICML 2018.

@@ -28,7 +28,7 @@ def class_weights(target_logits: Tensor, temperature: float = 0.1) -> Tensor:
         - `target_logits`: :math:`(m, C)`; output: :math:`(C,)` in :math:`[0, 1]`, the largest 1
 
     Args:
-        target_logits: what the classifier says of the target samples, before softmax.
+        target_logits: the classifier's logits for the target samples.
         temperature: `T`. At 1 it is the paper's formula; the smaller, the more the predictions count like votes.
 
     Raises:
@@ -210,7 +210,7 @@ class AutomaticUpdateClassWeightModule(nn.Module):
         self.register_buffer("num_steps", torch.tensor(0))
 
     def reset_parameters(self) -> None:
-        """Begin anew, with weights of 1, as a framework asks for whose memory came from ``to_empty``."""
+        """Begin anew, with weights of 1, for frameworks that allocate memory by ``to_empty``."""
         self.class_weight.fill_(1)
         self.num_steps.zero_()
 

@@ -3,40 +3,58 @@
 One object is the training loss, ``metric(source, target).backward()``, and the log of the epoch, ``metric.compute()``.
 What each loss is based on::
 
-    MMD MaximumMeanDiscrepancyLoss kernel means of the features JMMD JointMaximumMeanDiscrepancyLoss the same for
-    several layers together CORAL CorrelationAlignmentLoss covariances of the features CMD CentralMomentDiscrepancyLoss
-    central moments of the features, one by one HoMM HigherOrderMomentMatchingLoss moments of third or higher order
-    Frechet FrechetDistanceLoss means and covariances, as in the FID SW SlicedWassersteinLoss optimal transport along
-    random directions Sinkhorn SinkhornDivergenceLoss optimal transport with entropic regularisation AFN
-    AdaptiveFeatureNormLoss norms of the features, which it increases BSP BatchSpectralPenalizationLoss the largest
-    singular values; used with DANN or CDAN DARE-GRAM InverseGramAlignmentLoss inverse Gram matrices; for regression RSD
-    RepresentationSubspaceDistanceLoss angles between subspaces; for regression LMMD LocalMaximumMeanDiscrepancyLoss
-    kernel means class by class (DSAN) CDD ContrastiveDomainDiscrepancyLoss the same, and other classes kept apart (CAN)
-    JDOT JointDistributionOptimalTransportLoss transport of features and labels (DeepJDOT) DANN DomainAdversarialLoss a
-    discriminator of the features CDAN ConditionalDomainAdversarialLoss a discriminator of features and predictions ADDA
-    AdversarialDiscriminativeLoss a target encoder against a fixed source encoder ADVENT DomainAdversarialEntropyLoss a
-    discriminator of entropy maps; for segmentation DALN NuclearWassersteinDiscrepancyLoss the classifier itself as the
-    critic WDGRL WassersteinDomainLoss a critic with a gradient penalty MCD ClassifierDiscrepancyLoss two classifiers
-    that disagree on the target MCD MarginalEntropyLoss its second term, for balanced predictions MDD
-    ClassificationMarginDisparityDiscrepancy an adversarial head, for classes MDD RegressionMarginDisparityDiscrepancy
-    the same for regression MDD MarginDisparityDiscrepancy the same with disparities of your choice RegDA
-    RegressionDisparity an adversarial head, for keypoints MCC MinimumClassConfusionLoss classes that the predictions
-    confuse EM EntropyMinimizationLoss certain predictions IM InformationMaximizationLoss certain predictions of all
-    classes (SHOT) BNM NuclearNormMaximizationLoss the same by the nuclear norm PL PseudoLabelLoss confident predictions
-    as labels OSBP UnknownClassBinaryCrossEntropy open sets: an output for unknown classes DANCE EntropySeparationLoss
-    open sets: known or unknown by the entropy OVANet OneVersusAllLoss open sets: one classifier for each class OVANet
-    OpenSetEntropyLoss its entropy on the target SE ConsistencyLoss a student and its teacher (self-ensembling) SE
-    L2ConsistencyLoss the same by squared distances SE ClassBalanceLoss its second term, against a collapse VAT
-    VirtualAdversarialLoss predictions that small perturbations do not change IIC MutualInformationLoss mutual
-    information of two predictions PADA ClassWeightModule partial sets: weights of classes PADA
-    AutomaticUpdateClassWeightModule the same, updated during training IWAN ImportanceWeightModule partial sets: weights
-    of samples BBSE LabelShiftWeights weights where class proportions differ MMD test MaximumMeanDiscrepancyTest the
-    distance of the domains, with a p-value
-    - DomainAccuracy how often a discriminator is right PAD ProxyADistance the same as a distance IWV
-      ImportanceWeightedValidation the risk on the target, from source losses DEV DeepEmbeddedValidation the same with
-      less variance
-    - EnsembleAgreement a score of a model: agreement with others SND SoftNeighborhoodDensity a score of a model:
-      density of the predictions
+    MMD        MaximumMeanDiscrepancyLoss                kernel means of the features
+    JMMD       JointMaximumMeanDiscrepancyLoss           the same for several layers together
+    CORAL      CorrelationAlignmentLoss                  covariances of the features
+    CMD        CentralMomentDiscrepancyLoss              central moments of the features, one by one
+    HoMM       HigherOrderMomentMatchingLoss             moments of third or higher order
+    Frechet    FrechetDistanceLoss                       means and covariances, as in the FID
+    SW         SlicedWassersteinLoss                     optimal transport along random directions
+    Sinkhorn   SinkhornDivergenceLoss                    optimal transport with entropic regularisation
+    AFN        AdaptiveFeatureNormLoss                   norms of the features, which it increases
+    BSP        BatchSpectralPenalizationLoss             the largest singular values; with DANN or CDAN
+    DARE-GRAM  InverseGramAlignmentLoss                  inverse Gram matrices; for regression
+    RSD        RepresentationSubspaceDistanceLoss        angles between subspaces; for regression
+    LMMD       LocalMaximumMeanDiscrepancyLoss           kernel means class by class (DSAN)
+    CDD        ContrastiveDomainDiscrepancyLoss          the same, and different classes apart (CAN)
+    JDOT       JointDistributionOptimalTransportLoss     transport of features and labels (DeepJDOT)
+    DANN       DomainAdversarialLoss                     a discriminator of the features
+    CDAN       ConditionalDomainAdversarialLoss          a discriminator of features and predictions
+    ADDA       AdversarialDiscriminativeLoss             a target encoder against a fixed source encoder
+    ADVENT     DomainAdversarialEntropyLoss              a discriminator of entropy maps; for segmentation
+    DALN       NuclearWassersteinDiscrepancyLoss         the classifier itself as the critic
+    WDGRL      WassersteinDomainLoss                     a critic with a gradient penalty
+    MCD        ClassifierDiscrepancyLoss                 two classifiers that disagree on the target
+    MCD        MarginalEntropyLoss                       its second term, for balanced predictions
+    MDD        ClassificationMarginDisparityDiscrepancy  an adversarial head, for classes
+    MDD        RegressionMarginDisparityDiscrepancy      the same for regression
+    MDD        MarginDisparityDiscrepancy                the same with disparities of your choice
+    RegDA      RegressionDisparity                       an adversarial head, for keypoints
+    MCC        MinimumClassConfusionLoss                 classes that the predictions confuse
+    EM         EntropyMinimizationLoss                   certain predictions
+    IM         InformationMaximizationLoss               certain predictions of all classes (SHOT)
+    BNM        NuclearNormMaximizationLoss               the same by the nuclear norm
+    PL         PseudoLabelLoss                           confident predictions as labels
+    OSBP       UnknownClassBinaryCrossEntropy            open sets: an output for unknown classes
+    DANCE      EntropySeparationLoss                     open sets: known or unknown by the entropy
+    OVANet     OneVersusAllLoss                          open sets: one classifier for each class
+    OVANet     OpenSetEntropyLoss                        its entropy on the target
+    SE         ConsistencyLoss                           a student and its teacher (self-ensembling)
+    SE         L2ConsistencyLoss                         the same by squared distances
+    SE         ClassBalanceLoss                          its second term, against a collapse
+    VAT        VirtualAdversarialLoss                    predictions that do not change nearby
+    IIC        MutualInformationLoss                     mutual information of two predictions
+    PADA       ClassWeightModule                         partial sets: weights of classes
+    PADA       AutomaticUpdateClassWeightModule          the same, updated during training
+    IWAN       ImportanceWeightModule                    partial sets: weights of samples
+    BBSE       LabelShiftWeights                         weights where class proportions differ
+    MMD test   MaximumMeanDiscrepancyTest                distance of the domains, with a p-value
+    -          DomainAccuracy                            how often a discriminator is right
+    PAD        ProxyADistance                            the same as a distance
+    IWV        ImportanceWeightedValidation              the risk on the target, from source losses
+    DEV        DeepEmbeddedValidation                    the same with less variance
+    -          EnsembleAgreement                         a score of a model: agreement with others
+    SND        SoftNeighborhoodDensity                   a score of a model: density of predictions
 
 The formulas are in `adaption.functional`, networks and their parts in `adaption.layers`.
 """

@@ -1,4 +1,4 @@
-"""The losses as pure functions: no state, no modules, clean under ``torch.compile(fullgraph=True)``."""
+"""The losses as pure functions: no state, no modules, and they compile with ``torch.compile(fullgraph=True)``."""
 
 from adaption.adversarial.adda import adversarial_discriminative_loss
 from adaption.adversarial.advent import entropy_map

@@ -1,1 +1,1 @@
-"""Losses that ask a domain discriminator."""
+"""Losses with a domain discriminator."""

@@ -1,4 +1,4 @@
-"""Asking a discriminator, what its answer must look like, and the cross entropy of it."""
+"""Calling a discriminator, checking its output, and the cross entropy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SIGMOID_INSIDE = "The loss takes the sigmoid itself, and of numbers that are sq
 
 
 def check_discriminator(name: str, discriminator: object, why_logits: str = _SIGMOID_INSIDE) -> None:
-    """Something to call; a warning where its last module can be seen and does not give logits."""
+    """It must be callable; warns if its last module is visible and does not give logits."""
     _checks.function(name, discriminator)
     last = _last(discriminator)
     if isinstance(last, _SQUASHES):
@@ -35,7 +35,7 @@ def check_discriminator(name: str, discriminator: object, why_logits: str = _SIG
 
 
 def _last(module: object) -> object:
-    """What a chain of modules ends in, but for changes of shape."""
+    """The last module of a chain that does more than change the shape."""
     if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
         working = [child for child in module if not isinstance(child, _RESHAPES)]
         return _last(working[-1]) if working else None
@@ -43,10 +43,10 @@ def _last(module: object) -> object:
 
 
 def ask(domain_disc: Discriminator, grl: Discriminator, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """The domain logits of both batches, seen through the gradient reversal.
+    """The domain logits of both batches, with the gradient reversal before the discriminator.
 
     The batches go through the discriminator as one, so that a batch normalisation inside cannot normalise each domain
-    by itself and so hide the difference between them, and a schedule inside `grl` steps once. Batches whose samples
+    separately and so hide the difference between them, and a schedule inside `grl` advances once. Batches whose samples
     differ in size go through the discriminator one after the other.
     """
     if source.shape[1:] == target.shape[1:]:
@@ -62,7 +62,7 @@ def ask(domain_disc: Discriminator, grl: Discriminator, source: Tensor, target: 
 
 
 def through(grl: Discriminator, features: Tensor) -> Tensor:
-    """The features behind a gradient reversal, which must not change them."""
+    """The features after a gradient reversal, which must not change them."""
     found = grl(features)
     if not isinstance(found, Tensor) or found.shape != features.shape:
         came = f"shape {_checks.shape(found)}" if isinstance(found, Tensor) else type(found).__name__
@@ -75,7 +75,7 @@ def through(grl: Discriminator, features: Tensor) -> Tensor:
 
 
 def _check_no_batch_norm(discriminator: object, source: Tensor, target: Tensor) -> None:
-    """Domains that cannot pass through a batch normalisation as one do not meet one."""
+    """Refuse batch normalisation if the domains cannot pass through it as one batch."""
     modules = discriminator.modules() if isinstance(discriminator, nn.Module) else ()
     if any(isinstance(module, _BatchNorm) and module.training for module in modules):
         msg = (
@@ -89,7 +89,7 @@ def _check_no_batch_norm(discriminator: object, source: Tensor, target: Tensor) 
 def answer(name: str, discriminator: Discriminator, samples: Tensor, *, fixed: bool = False) -> Tensor:
     """The domain logits of one batch, without their dimension of size 1, by the discriminator passed as `name`.
 
-    Through one that is `fixed` the gradient passes, and none stays in its parameters.
+    A `fixed` discriminator passes the gradient on, but its parameters get none.
     """
     samples = as_parameters(discriminator, samples)
     logits = _fixed(discriminator, samples) if fixed else discriminator(samples)
@@ -98,7 +98,7 @@ def answer(name: str, discriminator: Discriminator, samples: Tensor, *, fixed: b
 
 
 def _fixed(discriminator: Discriminator, samples: Tensor) -> Tensor:
-    """What a discriminator says with constants for parameters: `requires_grad` of its own is the user's alone."""
+    """The output of a discriminator with constant parameters; their `requires_grad` is not changed."""
     if not isinstance(discriminator, nn.Module) or isinstance(discriminator, torch.jit.ScriptModule):
         return discriminator(samples)
     logits: Tensor = passed(discriminator, constants(discriminator), samples)
@@ -133,7 +133,7 @@ def _repair(logits: Tensor) -> str:
 
 
 def domain_losses(source: Tensor, target: Tensor, reduction: str) -> tuple[Tensor, Tensor]:
-    """The cross entropies of domain logits, place by place, checked for what `reduction` asks of them."""
+    """The cross entropies of domain logits, place by place, checked for the requirements of `reduction`."""
     _reduction.check(reduction)
     if reduction == "mean":  # of each domain: they need not have the same places
         _checks.same_rank("source_logits", source, "target_logits", target)
@@ -144,7 +144,7 @@ def domain_losses(source: Tensor, target: Tensor, reduction: str) -> tuple[Tenso
 
 
 def check_label(domain_label: str) -> None:
-    """A label names one of the two domains."""
+    """The label must be one of the two domains."""
     _checks.option("domain_label", domain_label, ("source", "target"))
 
 

@@ -1,4 +1,4 @@
-"""ADDA: discriminator and target encoder are trained in turns, each with the labels of its own game."""
+"""ADDA: discriminator and target encoder are trained in turns, with opposite labels."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def adversarial_discriminative_loss(domain_logits: Tensor, domain_label: str = "
         L_{\text{target}} = -\frac1N \sum_i \log \sigma(z_i)
 
     with the domain logits `z` and their sigmoid :math:`\sigma`. The discriminator minimises it with the true label of
-    each batch. The target encoder minimises it with the inverted one: its gradient is strongest where the discriminator
-    is sure, while that of a reversed loss fades there.
+    each batch. The target encoder minimises it with the inverted label: its gradient is strongest where the
+    discriminator is sure, while that of a reversed loss vanishes there.
 
     Shapes:
         - `domain_logits`: :math:`(N, 1)`, :math:`(N,)` or :math:`(N, 1, H, W)`; output: scalar
 
     Args:
-        domain_logits: what the discriminator said of the samples.
+        domain_logits: the discriminator's logits for the samples.
         domain_label: ``"source"`` (0) or ``"target"`` (1).
 
     Raises:
@@ -59,12 +59,13 @@ class AdversarialDiscriminativeLoss(AdditiveMetric):
 
     There is no gradient reversal here. The discriminator minimises the loss with true labels, on detached features of
     both domains. Then the target encoder minimises the loss of its own features with the *inverted* label,
-    ``"source"``: it learns to be taken for the source encoder, which stays as it is. Two optimizers, two steps.
+    ``"source"``: it learns to give features like those of the source encoder, which is fixed. This takes two optimizers
+    and two steps.
 
-    The formula is that of :func:`adaption.functional.adversarial_discriminative_loss`. In the discriminator's game
-    :math:`\log 2 = 0.693` says that it cannot tell the domains apart. In the encoder's game a value far above says that
-    it does not yet deceive. Take one metric for each game: `compute` is the mean over all samples seen, and would mix
-    them.
+    The formula is that of :func:`adaption.functional.adversarial_discriminative_loss`. For the discriminator,
+    :math:`\log 2 = 0.693` means that it cannot tell the domains apart. For the encoder, a value far above means that it
+    does not yet fool the discriminator. Use one metric for each: `compute` is the mean over all samples seen, and would
+    mix them.
 
     Inputs of `update` and `forward`:
         - `domain_logits`: :math:`(N, 1)`, :math:`(N,)` or :math:`(N, 1, H, W)`, of the samples of one domain

@@ -1,4 +1,4 @@
-"""ADVENT: a discriminator looks at entropy maps, the segmentation network learns to be as certain as on the source."""
+"""ADVENT: a discriminator sees entropy maps; the segmentation network learns to be as certain as on the source."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from adaption.adversarial._entropy import entropy_terms
 
 @full_precision
 def entropy_map(logits: Tensor) -> Tensor:
-    r"""Share of each class in the entropy of a prediction, 1 in all for a prediction that says nothing.
+    r"""Share of each class in the normalised entropy of a prediction; the sum is 1 for a uniform prediction.
 
     .. math:: I_{n,c} = -\frac{p_{n,c} \log_2 p_{n,c}}{\log_2 C}, \qquad p = \mathrm{softmax}(z)
 
     with the logits `z` of `C` classes, at every position. The sum over the classes is the normalised entropy. It is
-    taken from log-probabilities: certain predictions give exactly 0, logits of any size finite values and gradients.
+    computed from log-probabilities: certain predictions give exactly 0, and logits of any size give finite values and
+    gradients.
 
     Shapes:
         - `logits`: :math:`(N, C)` or :math:`(N, C, H, W)`, at least two classes; output: the same, in :math:`[0, 1]`
 
     Args:
-        logits: what the network says, before softmax.
+        logits: the network's output, before softmax.
 
     Raises:
         TypeError: for anything but a floating-point tensor.
@@ -69,10 +70,10 @@ class DomainAdversarialEntropyLoss(AdditiveMetric):
     cannot tell the domains apart is :math:`\log 2 = 0.693`.
 
     In training mode it is the discriminator's turn. In evaluation mode, after ``eval()``, it is the network's: the
-    discriminator answers with its parameters as constants, so that the gradient passes through a fixed judge and leaves
-    nothing behind. ``requires_grad`` of a parameter is never changed. A discriminator whose parameters are held by a
-    class of their own, shards of FSDP2 say, and one that is a function or compiled by TorchScript, keep their gradient
-    in both turns: clear it before the discriminator's own. Take one metric for each game, or `compute` mixes them.
+    discriminator's parameters are held constant and get no gradient. ``requires_grad`` of a parameter is never changed.
+    A discriminator whose parameters have a special class, such as shards of FSDP2, or that is a function or compiled by
+    TorchScript, gets gradients in both turns: clear them before the discriminator's turn. Use one metric for each turn,
+    or `compute` mixes them.
 
     Inputs of `update` and `forward`:
         - `logits`: :math:`(N, C, H, W)`, of the samples of one domain, before softmax

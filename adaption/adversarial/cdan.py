@@ -1,4 +1,4 @@
-"""CDAN: a discriminator sees features and predictions together, the features learn to confuse it class by class."""
+"""CDAN: a discriminator sees features and predictions together; the features learn to confuse it class by class."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ def conditional_domain_adversarial_loss(
 
     with the domain logits `z` of `n` source and `m` target samples, their sigmoid :math:`\sigma`, and weights `w`. In
     CDAN+E these are :math:`1 + e^{-H}` with the entropy `H` of the class predictions: samples that are easy to transfer
-    count more. Without any weights each domain has its own mean, as in
+    count more. Without weights the mean is taken over each domain separately, as in
     :func:`adaption.functional.domain_adversarial_loss`.
 
     Shapes:
         - `source_logits`: :math:`(n, 1)`, :math:`(n,)` or :math:`(n, 1, d_1, ..)`; `target_logits`: the same with `m`;
-          the mean takes other numbers of places too
+          for the mean the numbers of places may differ
         - `source_weights`: :math:`(n,)` or :math:`(n, 1)`; `target_weights`: the same with `m`
         - output: scalar; with ``reduction="none"`` :math:`(n,)` or :math:`(n, d_1, ..)`
 
     Args:
         source_logits: the discriminator's logits for the source samples.
         target_logits: its logits for the target samples.
-        source_weights: weights of the source samples, normalised over both domains inside. Where only one domain has
+        source_weights: weights of the source samples, normalised over both domains inside. If only one domain has
             weights, those of the other are 1.
         target_weights: the same for the target samples.
         reduction: ``"mean"``; ``"sum"``: `n` times the mean; ``"none"``: one value for source sample i and target
@@ -114,7 +114,7 @@ def _weighted_value(reduction: str, *statistics: Tensor) -> Tensor:
 
 @full_precision
 def _entropy_weights(logits: Tensor) -> Tensor:
-    """Twice as much for a certain prediction as for one that says nothing, of endless classes."""
+    """Weights from 2 for a certain prediction down to 1 for a uniform one over infinitely many classes."""
     return 1 + (-entropy_terms(logits.detach()).sum(1)).exp()
 
 
@@ -122,16 +122,16 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
     r"""Conditional domain-adversarial loss: the discriminator minimises it, the feature extractor maximises it.
 
     The discriminator sees the outer product of the class probabilities `g` and the features `f`, and so learns where
-    source and target differ *within a class*, which DANN cannot. A gradient reversal behind the map turns the sign, so
-    that one ``(task + loss).backward()`` trains both. The probabilities are constants of this game: they tell the
-    discriminator where to look, and no gradient goes through them.
+    source and target differ *within a class*, which DANN cannot. A gradient reversal after the map reverses the sign,
+    so that one ``(task + loss).backward()`` trains both. The probabilities are held constant: no gradient goes through
+    them.
 
     The formula is that of :func:`adaption.functional.conditional_domain_adversarial_loss`, on the logits
     :math:`z = D(T(f, g))` with :class:`adaption.layers.MultiLinearMap` for `T`, or, where `C F` inputs are too many,
-    :class:`adaption.layers.RandomizedMultiLinearMap`. The value is read as that of
-    :class:`adaption.DomainAdversarialLoss`: it starts at :math:`\log 2 = 0.693` and returns to it as the domains blend.
-    With `entropy_conditioning` and unequal batches it returns to the entropy of the target's share in the weights,
-    which is less.
+    :class:`adaption.layers.RandomizedMultiLinearMap`. Read the value as that of
+    :class:`adaption.DomainAdversarialLoss`: it starts at :math:`\log 2 = 0.693` and returns to it as the domains become
+    alike. With `entropy_conditioning` and unequal batches it returns to the entropy of the target's share of the
+    weights, which is smaller.
 
     The discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``). A copy of
     the metric, as in a MetricTracker, has a separate discriminator that is not trained: let both share one. `compute`
@@ -146,9 +146,9 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
     Args:
         domain_disc: a Module or another callable to logits of shape ``(N, 1)`` or ``(N,)``, from `C F` columns, or with
             `randomized` from `randomized_dim`.
-        entropy_conditioning: whether to weigh each sample by :math:`1 + e^{-H}`, with the entropy `H` of its
+        entropy_conditioning: whether to weight each sample by :math:`1 + e^{-H}`, with the entropy `H` of its
             prediction, so that uncertain ones count less (CDAN+E). The mean then runs over both domains together.
-        randomized: whether to project the outer product on `randomized_dim` random directions.
+        randomized: whether to project the outer product onto `randomized_dim` random directions.
         num_classes: the `C` of the logits. Needed with `randomized`; otherwise checked if given.
         features_dim: the `F` of the features, likewise.
         randomized_dim: number of random directions; the paper takes 1024.
@@ -159,8 +159,8 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
 
     Raises:
         TypeError: for anything but floating-point tensors, and a discriminator or `grl` that is not callable.
-        ValueError: for empty batches, fewer than two classes, probabilities instead of logits, logits and features of
-            different samples, widths that are not those of the settings, of the other domain or of the discriminator,
+        ValueError: for empty batches, fewer than two classes, probabilities instead of logits, different numbers of
+            logits and features, widths that differ from the settings, the other domain or the discriminator,
             `randomized` without `num_classes` and `features_dim`, and unequal batches with ``"sum"`` or ``"none"``.
 
     References:
@@ -168,7 +168,7 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
         https://arxiv.org/abs/1705.10667
 
     Example:
-        One feature, two classes, and a discriminator that looks at class 1 alone: only samples of this class move.
+        One feature, two classes, and a discriminator that uses class 1 only: only samples of this class get a gradient.
 
         >>> import torch
         >>> from adaption import ConditionalDomainAdversarialLoss
@@ -249,7 +249,7 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
         return _statistics(source, target, *weights, self.reduction)
 
     def _answers(self, logits: Tensor, features: Tensor) -> Tensor:
-        """What the discriminator says of both domains, which pass as one batch: see `ask`."""
+        """The discriminator's logits for both domains, which pass as one batch: see `ask`."""
         if type(self.grl) in _FACTORS:  # the map is linear in the features, and C times as wide
             joint = _joint(self.joint_map, logits, self.grl(features))
         else:

@@ -1,4 +1,4 @@
-"""DANN: a discriminator tells the domains apart, the features learn to confuse it."""
+"""DANN: a discriminator tells the domains apart; the features learn to confuse it."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def domain_adversarial_loss(
     *,
     reduction: str = "mean",
 ) -> Tensor:
-    r"""Binary cross entropy of a discriminator that takes source for 0 and target for 1, balanced over the domains.
+    r"""Binary cross entropy of a discriminator of source (0) and target (1), balanced over the domains.
 
     .. math::
         L = -\frac1{2n} \sum_i w^s_i \log(1 - \sigma(z^s_i)) - \frac1{2m} \sum_j w^t_j \log \sigma(z^t_j)
 
     with the logits `z` of `n` source and `m` target samples, their sigmoid :math:`\sigma`, and weights `w`, 1 by
-    default. Each domain has its own mean, so that unequal batches do not shift the balance. At logits 0, when the
-    domains cannot be told apart, the value is :math:`\log 2 = 0.693`. In a dense task the means run over the places of
-    all samples.
+    default. The mean is taken over each domain separately, so that unequal batches do not shift the balance. At logits
+    0, when the domains cannot be told apart, the value is :math:`\log 2 = 0.693`. In dense tasks the means run over all
+    places of all samples.
 
     Shapes:
         - `source_logits`: :math:`(n, 1)`, :math:`(n,)` or :math:`(n, 1, d_1, ..)`, one for each place of a dense task;
-          `target_logits`: the same with `m`. The mean takes other numbers of places too
+          `target_logits`: the same with `m`. For the mean the numbers of places may differ
         - `source_weights`: :math:`(n,)` or :math:`(n, 1)`; `target_weights`: the same with `m`
         - output: scalar; with ``reduction="none"`` :math:`(n,)` or :math:`(n, d_1, ..)`
 
@@ -91,22 +91,21 @@ class DomainAdversarialLoss(AdditiveMetric):
     r"""Domain-adversarial loss: the discriminator minimises it, the feature extractor maximises it.
 
     The discriminator learns to give source features a negative and target features a positive logit. A gradient
-    reversal between features and discriminator turns the sign, so that one ``(task + loss).backward()`` trains both:
-    the discriminator to tell the domains apart, the features to confuse it. Never subtract the loss yourself.
+    reversal between features and discriminator reverses the sign, so that one ``(task + loss).backward()`` trains both:
+    the discriminator to tell the domains apart, the features to confuse it. Do not subtract the loss.
 
     .. math::
         L = -\frac1{2n} \sum_i w^s_i \log(1 - \sigma(z^s_i)) - \frac1{2m} \sum_j w^t_j \log \sigma(z^t_j)
 
     with the logits `z` that the discriminator gives to `n` source and `m` target samples, their sigmoid :math:`\sigma`,
-    and weights `w`, 1 by default. The value starts at :math:`\log 2 = 0.693`, sinks while the discriminator wins, and
-    returns to it as the domains blend. A domain accuracy of 50 % (value 0.693) says that this discriminator finds no
-    difference; 100 % (value near 0) that it tells every sample apart, and that its gradient has little left to teach
-    the features.
+    and weights `w`, 1 by default. The value starts at :math:`\log 2 = 0.693`, falls while the discriminator learns, and
+    rises again as the domains become alike. A domain accuracy of 50 % (value 0.693) means that this discriminator finds
+    no difference; 100 % (value near 0) that it recognises every sample, and that its gradient is nearly 0.
 
-    Called, the metric gives the loss of the batch, with gradient, and adds the batch to the epoch; `update` only adds.
-    `compute` gives the value over all batches and ranks since the last `reset`, exact, each domain with its own mean.
-    The discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``). A copy of
-    the metric, as in a MetricTracker, has a separate discriminator that is not trained: let both share one.
+    A call gives the loss of the batch, with gradient, and adds the batch to the epoch; `update` only adds. `compute`
+    gives the exact value over all batches and ranks since the last `reset`, with a separate mean for each domain. The
+    discriminator is part of the metric: give its parameters to the optimizer (``metric.parameters()``). A copy of the
+    metric, as in a MetricTracker, has a separate discriminator that is not trained: let both share one.
 
     Inputs of `update` and `forward`:
         - `source`: :math:`(n, d)`, or :math:`(n, ..)` as the discriminator takes it; `target`: the same with `m`; `n`
@@ -155,7 +154,7 @@ class DomainAdversarialLoss(AdditiveMetric):
         >>> print(f"domain loss of the epoch: {dann.compute():.1f}")
         domain loss of the epoch: 0.7
 
-        The discriminator may be any callable; here the larger the features, the more like the target:
+        The discriminator may be any callable; here larger features are more like the target:
 
         >>> dann = DomainAdversarialLoss(lambda features: features.sum(1))
         >>> source = torch.tensor([[-1.0, -1.0]], requires_grad=True)

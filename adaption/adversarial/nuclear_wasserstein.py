@@ -15,18 +15,18 @@ from adaption._precision import full_precision
 
 @full_precision
 def nuclear_wasserstein_discrepancy(source_logits: Tensor, target_logits: Tensor) -> Tensor:
-    r"""Nuclear norm of the target's predictions less that of the source's, each in units of the largest one possible.
+    r"""Nuclear norm of the target's predictions minus that of the source's, each relative to its largest value.
 
     .. math::
         L = \frac{\lVert P_t \rVert_*}{\sqrt{m C}} - \frac{\lVert P_s \rVert_*}{\sqrt{n C}}
 
-    with the nuclear norm, the sum of the singular values, and the matrices `P` of the predictions, the softmax of the
-    logits for `C` classes, of `n` source and `m` target samples. Certain and balanced predictions have a norm of 1,
-    uniform ones of :math:`1 / C`. So the value is :math:`1 / C - 1` where the source is certain and balanced and
-    the target uniform, 0 where both are alike, and at most :math:`1 - 1 / C`.
+    with the nuclear norm, the sum of the singular values, and the matrices `P` of the predictions (the softmax of the
+    logits for `C` classes) for `n` source and `m` target samples. Certain and balanced predictions have a norm of 1,
+    uniform ones of :math:`1 / C`. So the value is :math:`1 / C - 1` where the source is certain and balanced and the
+    target uniform, 0 where both are alike, and at most :math:`1 - 1 / C`.
 
-    The paper divides both norms by the size of the batch, which is one for both. The unit here lets `n` and `m` differ:
-    a batch in which every sample comes twice has the norm of the batch.
+    The paper divides both norms by the batch size, the same for both. With the divisors here `n` and `m` may differ: a
+    batch in which every sample occurs twice has the same value.
 
     Shapes:
         - `source_logits`: :math:`(n, C)`, `target_logits`: :math:`(m, C)`; `n` and `m` may differ
@@ -46,7 +46,7 @@ def nuclear_wasserstein_discrepancy(source_logits: Tensor, target_logits: Tensor
         Discriminator: Discriminator-free Adversarial Domain Adaptation. CVPR 2022. https://arxiv.org/abs/2204.03838
 
     Example:
-        The classifier is sure of the source, and of nothing in the target.
+        The predictions are certain on the source, and uniform on the target.
 
         >>> import torch
         >>> from adaption.functional import nuclear_wasserstein_discrepancy
@@ -74,13 +74,14 @@ class NuclearWassersteinDiscrepancyLoss(GlobalBatchMetric):
     r"""Nuclear-norm Wasserstein discrepancy (DALN): the classifier minimises it, the feature extractor maximises it.
 
     There is no discriminator. A classifier that is trained on the source makes certain and diverse predictions there,
-    whose nuclear norm is large, and smaller ones on the target. It learns to widen this gap, and the features, behind a
-    gradient reversal, to close it, so that target samples are predicted as surely, and as diversely, as source samples.
-    The reversal stands between features and classifier, on the way of both batches:
-    ``classifier(gradient_reversal(features))``. Never subtract the loss yourself.
+    whose nuclear norm is large; on the target it is smaller. The classifier learns to widen this gap, and the features
+    to close it, so that predictions on the target become as certain and diverse as on the source. Put a gradient
+    reversal between features and classifier, for both batches: ``classifier(gradient_reversal(features))``. Do not
+    subtract the loss.
 
-    The formula is that of :func:`adaption.functional.nuclear_wasserstein_discrepancy`. `compute` is that of all samples
-    of the epoch as one batch, exact, from the sums of the batches' :math:`P^\top P`, which take :math:`2 C^2` numbers.
+    The formula is that of :func:`adaption.functional.nuclear_wasserstein_discrepancy`. `compute` is the exact value of
+    all samples of the epoch as one batch, from the sums of the batches' :math:`P^\top P`, which take :math:`2 C^2`
+    numbers.
 
     Inputs of `update` and `forward`:
         - `source_logits`: :math:`(n, C)`, `target_logits`: :math:`(m, C)`, before softmax; `n` and `m` may differ
@@ -94,8 +95,8 @@ class NuclearWassersteinDiscrepancyLoss(GlobalBatchMetric):
 
     Raises:
         TypeError: for anything but floating-point tensors.
-        ValueError: as :func:`adaption.functional.nuclear_wasserstein_discrepancy`, and where the number of classes is
-            not that of the batches before.
+        ValueError: as :func:`adaption.functional.nuclear_wasserstein_discrepancy`, and where the number of classes
+            differs from that of the batches before.
 
     References:
         L. Chen, H. Chen, Z. Wei, X. Jin, X. Tan, Y. Jin, E. Chen: Reusing the Task-specific Classifier as a
@@ -109,7 +110,7 @@ class NuclearWassersteinDiscrepancyLoss(GlobalBatchMetric):
         >>> source, target = torch.randn(6, 8, requires_grad=True), torch.randn(4, 8, requires_grad=True)
         >>> discrepancy(classifier(gradient_reversal(source)), classifier(gradient_reversal(target))).backward()
 
-        Certain of the source, uniform on the target, over two classes:
+        Two classes; certain on the source, uniform on the target:
 
         >>> discrepancy = NuclearWassersteinDiscrepancyLoss()
         >>> discrepancy(torch.tensor([[200.0, 0.0], [0.0, 200.0]]), torch.zeros(3, 2))

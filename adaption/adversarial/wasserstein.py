@@ -1,4 +1,4 @@
-"""WDGRL: a critic of bounded slope sets the domains as far apart as it can, the features bring them together."""
+"""WDGRL: a critic of bounded slope separates the scores of the domains; the features bring them together."""
 
 from __future__ import annotations
 
@@ -30,22 +30,21 @@ class WassersteinDomainLoss(AdditiveMetric):
             + \gamma \frac1k \sum_l \bigl(\lVert \nabla D(x_l) \rVert - 1\bigr)^2
 
     with the critic `D`, which gives each sample a score, `n` source features `s` and `m` target features `t`, and the
-    weight :math:`\gamma` of the penalty. Its :math:`k = \max(n, m)` points lie at random between a random source and a
-    random target sample: :math:`x = a s_i + (1 - a) t_j`, with :math:`a` evenly distributed from 0 to 1.
+    weight :math:`\gamma` of the penalty. Its :math:`k = \max(n, m)` points lie between a random source and a random
+    target sample: :math:`x = a s_i + (1 - a) t_j`, with :math:`a` uniformly distributed from 0 to 1.
 
     The critic learns scores that are high on the source and low on the target. Among all critics whose slope is at most
     1, the largest difference of the mean scores is the Wasserstein-1 distance between the domains; the penalty pulls
-    the slope between them towards 1. A gradient reversal between features and critic turns the sign, so that the
-    features make the difference small. They have no part in the penalty, which is the critic's alone. Never subtract
-    the loss yourself.
+    the slope between them towards 1. A gradient reversal between features and critic reverses the sign, so that the
+    features make the difference small. They get no gradient from the penalty. Do not subtract the loss.
 
-    The distance has a gradient also where the domains do not overlap, and a discriminator's has faded. It is worth
-    something once the critic is near its best: train the critic for several steps, then the features for one.
+    The distance has a gradient even where the domains do not overlap and that of a discriminator vanishes. It is useful
+    once the critic is near its optimum: train the critic for several steps, then the features for one.
 
-    The points follow from a count of the calls, a buffer: torch's generators are left alone, and a resumed run goes on
-    with the points it would have had. In training every call draws new ones, in evaluation all draw the same. `compute`
-    returns the value with each mean taken over all batches and ranks. In `update`, under ``torch.no_grad()`` and in
-    inference mode the penalty is computed as in training, and nothing is recorded.
+    The points are computed from the number of calls, a buffer: torch's generators do not change, and a resumed run
+    continues with the same points. In training every call has new ones, in evaluation all calls have the same.
+    `compute` returns the value with each mean taken over all batches and ranks. In `update`, under ``torch.no_grad()``
+    and in inference mode the penalty is computed as in training, and nothing is recorded.
 
     Inputs of `update` and `forward`:
         - `source_features`: :math:`(n, d)`, or :math:`(n, ..)` as the critic takes it; `target_features`: the same with
@@ -56,15 +55,15 @@ class WassersteinDomainLoss(AdditiveMetric):
     Args:
         critic: a Module or another callable from features to one score each, of shape ``(N, 1)`` or ``(N,)``, such as
             :class:`adaption.layers.DomainDiscriminator` with ``batch_norm=False``. It must be differentiable twice.
-            Batch normalisation inside warns where there is a penalty: a score would depend on the other samples.
+            With a penalty, batch normalisation inside causes a warning: a score would depend on the other samples.
         gradient_penalty: the weight :math:`\gamma`. At 0 there are no points and no second derivatives, for critics
-            whose slope is bounded by the way they are built, as with spectral normalisation.
+            whose slope is bounded by construction, as with spectral normalisation.
         grl: the gradient reversal, by default ``GradientReversalLayer(1.0)``.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
-        TypeError: for anything but floating-point tensors, a critic or `grl` that is not callable, a critic that
-            returns no tensor, and a weight that is not a number.
+        TypeError: for anything but floating-point tensors, a critic or `grl` that is not callable, a critic that does
+            not return a tensor, and a weight that is not a number.
         ValueError: for empty batches, differing shapes of the samples, a critic that returns anything but one score for
             each sample, and a weight below 0.
 
@@ -147,7 +146,7 @@ def _warn_of_batch_norm(critic: object) -> None:
 
 @full_precision
 def _scores(samples: Tensor, answer: Any) -> Tensor:
-    """The critic's answer, if it is one number for each sample."""
+    """The critic's scores, one number for each sample."""
     _checks.tensor("critic(x)", answer)
     number = len(samples)
     if answer.shape not in {(number,), (number, 1)}:
@@ -165,7 +164,7 @@ class _Points(Draws):
 
     @full_precision
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """As many as the larger domain has samples."""
+        """As many points as the larger domain has samples."""
         number = max(len(source), len(target))
         first, second, place = self.draw(3 * number, source.device).view(3, number)
         of_source, of_target = source[first * len(source) >> BITS], target[second * len(target) >> BITS]
@@ -175,7 +174,7 @@ class _Points(Draws):
 
 @full_precision
 def _penalties(critic: Discriminator, points: Tensor) -> Tensor:
-    """How far the slope of the critic is from 1 at each point, squared. Its derivatives are those without autocast."""
+    """The squared difference of the critic's slope from 1 at each point, with derivatives outside of autocast."""
 
     def total(points: Tensor) -> Tensor:
         samples = as_parameters(critic, points)
@@ -189,7 +188,7 @@ def _penalties(critic: Discriminator, points: Tensor) -> Tensor:
 
 
 def _gradient(function: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-    """That of a scalar, in every mode of torch, and with a graph where the caller records one."""
+    """The gradient of a scalar, in every mode of torch, and with a graph where the caller records one."""
     if torch.compiler.is_compiling() or inside_transforms() or torch.is_inference_mode_enabled():
         gradient: Tensor = torch.func.grad(function)(points)
         return gradient

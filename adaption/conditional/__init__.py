@@ -1,1 +1,1 @@
-"""Losses that look at features together with the labels or predictions of both domains."""
+"""Losses on features together with the labels or predictions of both domains."""

@@ -1,4 +1,4 @@
-"""What losses that look at features and classes accept, and which sample belongs to which class."""
+"""Checks for losses on features and classes, and one-hot labels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_labels_and_logits(
 def check_labels_of_both(
     source_features: Tensor, source_labels: Tensor, target_features: Tensor, target_labels: Tensor
 ) -> None:
-    """Features of both domains, and the classes of their samples, of which nobody says how many there are."""
+    """Features of both domains, and the classes of their samples; the number of classes is not known."""
     check_pair(source_features, target_features)
     _check_labels("source", source_features, source_labels)
     _check_labels("target", target_features, target_labels)
@@ -35,6 +35,6 @@ def _check_labels(domain: str, features: Tensor, labels: Tensor, num_classes: in
 
 
 def one_hot(labels: Tensor, num_classes: int, dtype: torch.dtype) -> Tensor:
-    """A row for each label, 1 at its class; NaN where it is none of the classes, which only the CPU refuses."""
+    """A row for each label, 1 at its class; NaN for an unknown class, which only the CPU refuses."""
     rows = (labels.view(-1, 1) == torch.arange(num_classes, device=labels.device)).to(dtype)
     return rows / rows.sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Contrastive domain discrepancy: each class to its own class in the other domain, and away from the other classes."""
+"""Contrastive domain discrepancy: aligns each class across the domains, and separates different classes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def contrastive_domain_discrepancy(
     num_kernels: int = 5,
     bandwidth: Bandwidth = "median",
 ) -> Tensor:
-    r"""Mean squared distance of each class to its own class in the other domain, less that to the other classes there.
+    r"""Mean squared distance between equal classes of the two domains, minus that between different classes.
 
     .. math::
         \mathrm{CDD} = \frac1M \sum_c |\mu_c - \nu_c|^2 - \frac1{M (M - 1)} \sum_{c \ne c'} |\mu_c - \nu_{c'}|^2
             = 2 \operatorname*{mean}_{c \ne c'} \mu_c^\top \nu_{c'} - 2 \operatorname*{mean}_c \mu_c^\top \nu_c
 
-    over the `M` classes that both batches hold, with the mean embeddings :math:`\mu_c` of the source samples and
+    over the `M` classes that are in both batches, with the mean embeddings :math:`\mu_c` of the source samples and
     :math:`\nu_c` of the target samples of class `c`, in the kernel space of
     :func:`adaption.functional.maximum_mean_discrepancy`. The lengths :math:`|\mu_c|^2` and :math:`|\nu_c|^2` have the
     same weight in both sums and cancel, so only kernels between the domains count. With one class in common there is no
@@ -45,9 +45,9 @@ def contrastive_domain_discrepancy(
 
     Args:
         source_features: features of the source batch.
-        source_labels: classes of the source samples, any numbers from 0 on.
+        source_labels: classes of the source samples, any integers from 0 on.
         target_features: features of the target batch, of the same layer.
-        target_labels: what the target samples are taken for: their clusters, or the classes that a network predicts.
+        target_labels: assigned classes of the target samples: their clusters, or the classes that a network predicts.
         num_kernels: number of Gaussians, at most 100, whose scales double from one to the next. They are averaged; the
             authors' code adds them up.
         bandwidth: ``"median"``, ``"mean"`` or a positive number in units of squared distance, one for all samples; in
@@ -81,7 +81,7 @@ def contrastive_domain_discrepancy(
 
 
 def _weights(labels: Tensor, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """A column for each domain, its samples' shares in their class; and what a pair counts, of one class and of two."""
+    """A column of the samples' shares of their class for each domain, and the weights of equal and unequal pairs."""
     source, target = _shares(labels[:n], labels[n:], dtype), _shares(labels[n:], labels[:n], dtype)
     number = source.sum().round()  # of the common classes, each of which has shares of sum 1
     own = torch.eye(2, dtype=dtype, device=source.device)
@@ -94,23 +94,23 @@ def _weights(labels: Tensor, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor
 
 
 def _shares(labels: Tensor, others: Tensor, dtype: torch.dtype) -> Tensor:
-    """One over the number of samples of the same class; 0 where the other domain has none of it."""
+    """One over the number of samples of the same class; 0 if the other domain has none."""
     return (_occurrences(labels, others) > 0).to(dtype) / _occurrences(labels, labels)
 
 
 def _occurrences(labels: Tensor, among: Tensor) -> Tensor:
-    """How often each label is `among` others, without a look at all pairs or a column for each class."""
+    """How often each label is `among` others, without all pairs or a column for each class."""
     ordered = among.sort().values
     return torch.searchsorted(ordered, labels, right=True) - torch.searchsorted(ordered, labels)
 
 
 class ContrastiveDomainDiscrepancyLoss(BatchMeanMetric):
-    r"""Contrastive domain discrepancy (CDD, CAN); minimising it moves each class to its own, and away from the others.
+    r"""Contrastive domain discrepancy (CDD, CAN); minimising it aligns equal classes and separates different ones.
 
     The formula is that of :func:`adaption.functional.contrastive_domain_discrepancy`. There is no adversary: the
-    feature extractor minimises the value together with the task loss. The target has no labels, so they are guessed;
-    the paper clusters the target's features, starting from the means of the source's classes, and does so again now and
-    then.
+    feature extractor minimises the value together with the task loss. The target has no labels, so they are estimated;
+    the paper clusters the target's features, starting from the means of the source's classes, and repeats this
+    regularly.
 
     `compute` returns the mean of the batch values, of which those without a common class are 0.
 
@@ -118,7 +118,7 @@ class ContrastiveDomainDiscrepancyLoss(BatchMeanMetric):
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
         - `source_labels`: :math:`(n,)` or :math:`(n, 1)`, `target_labels`: the same with `m`; integers
 
-    Output: scalar in :math:`[-2, 2]`, below 0 where classes are nearer to their own than to others.
+    Output: scalar in :math:`[-2, 2]`, below 0 where classes are nearer to the same class than to others.
 
     Args:
         num_kernels: number of Gaussian kernels, at most 100, whose scales double from one to the next.

@@ -1,4 +1,4 @@
-"""Joint distribution optimal transport: a plan that carries features and labels to the target together."""
+"""Joint distribution optimal transport: a plan that transports features and labels to the target together."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def joint_distribution_optimal_transport(
     max_iters: int = 100,
     marginal_penalty: float | None = None,
 ) -> Tensor:
-    r"""Cost of the plan that carries labelled source samples to target samples with fitting features and predictions.
+    r"""Cost of transporting labelled source samples to target samples with similar features and predictions.
 
     .. math::
         \mathrm{JDOT} = \sum_{ij} \pi_{ij} M_{ij}, \qquad
@@ -39,17 +39,17 @@ def joint_distribution_optimal_transport(
 
     with the source features `s` and labels `y`, the target features `t`, the predictions
     :math:`p = \mathrm{softmax}(z)` of the logits `z`, and the weights :math:`\alpha` and :math:`\beta`. The plan
-    :math:`\pi` is the one of least :math:`\sum \pi M + \varepsilon \, \mathrm{KL}(\pi \,|\, a b^\top)` whose rows sum
-    to :math:`a = 1 / n` and whose columns sum to :math:`b = 1 / m`. With a `marginal_penalty` :math:`\tau` these sums
-    are free, at a price:
+    :math:`\pi` is the one with the smallest :math:`\sum \pi M + \varepsilon \, \mathrm{KL}(\pi \,|\, a b^\top)` whose
+    rows sum to :math:`a = 1 / n` and whose columns sum to :math:`b = 1 / m`. With a `marginal_penalty` :math:`\tau`
+    these sums may differ, with a penalty:
 
     .. math::
         \min_\pi \sum_{ij} \pi_{ij} M_{ij} + \varepsilon \, \mathrm{KL}(\pi \,|\, a b^\top)
         + \tau \, \mathrm{KL}(\pi 1 \,|\, a) + \tau \, \mathrm{KL}(\pi^\top 1 \,|\, b)
 
-    so that samples which fit nowhere may stay where they are. Both :math:`\varepsilon` and :math:`\tau` are in units of
-    the mean of `M`; where that is 0 it counts as 1. The plan is held constant in the differentiation: features move
-    along it, and predictions learn the labels that arrive.
+    so that samples without a match need not be transported. Both :math:`\varepsilon` and :math:`\tau` are in units of
+    the mean of `M`; where that is 0 it counts as 1. The plan is held constant in the differentiation: features of a
+    pair move together, and predictions learn the labels that are transported to them.
 
     Shapes:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
@@ -63,8 +63,9 @@ def joint_distribution_optimal_transport(
         target_logits: the classifier's logits for the target samples.
         feature_weight: :math:`\alpha`, of the squared distances.
         label_weight: :math:`\beta`, of the cross-entropies.
-        regularization: :math:`\varepsilon` in units of the mean cost. Towards 0 the plan becomes that of the paper.
-        max_iters: most steps of Sinkhorn's iteration. On the CPU it ends before where nothing changes any more.
+        regularization: :math:`\varepsilon` in units of the mean cost. As it goes to 0 the plan becomes that of the
+            paper.
+        max_iters: maximum number of steps of Sinkhorn's iteration. On the CPU it stops earlier at convergence.
         marginal_penalty: :math:`\tau` in units of the mean cost; None for rows and columns that sum to `a` and `b`.
 
     Raises:
@@ -81,7 +82,7 @@ def joint_distribution_optimal_transport(
         Adaptation. ICML 2021. https://arxiv.org/abs/2103.03606
 
     Example:
-        One sample each: the plan has no choice, and the value is its cost.
+        One sample each: only one plan is possible, and the value is its cost.
 
         >>> import torch
         >>> from adaption.functional import joint_distribution_optimal_transport
@@ -134,11 +135,11 @@ _cost_of_the_plan = ClosedForm("joint_transport", _evaluate)
 
 
 class JointDistributionOptimalTransportLoss(BatchMeanMetric):
-    r"""Joint distribution optimal transport (JDOT, DeepJDOT, JUMBOT); minimising it moves classes to their own.
+    r"""Joint distribution optimal transport (JDOT, DeepJDOT, JUMBOT); minimising it aligns equal classes.
 
-    The formula is that of :func:`adaption.functional.joint_distribution_optimal_transport`. There is no
-    adversary: features and classifier minimise the value together with the task loss. With a `marginal_penalty` the
-    plan is unbalanced (JUMBOT), and outliers of a batch need not be carried anywhere.
+    The formula is that of :func:`adaption.functional.joint_distribution_optimal_transport`. There is no adversary:
+    features and classifier minimise the value together with the task loss. With a `marginal_penalty` the plan is
+    unbalanced (JUMBOT), and outliers of a batch need not be transported.
 
     `compute` returns the mean of the batch values.
 
@@ -152,8 +153,9 @@ class JointDistributionOptimalTransportLoss(BatchMeanMetric):
         feature_weight: weight of the squared distances of the features in the cost.
         label_weight: weight of the cross-entropies between labels and predictions.
         regularization: the entropy of the plan, in units of the mean cost.
-        max_iters: most steps of Sinkhorn's iteration.
-        marginal_penalty: what it costs to leave samples out, in units of the mean cost; None if none may be.
+        max_iters: maximum number of steps of Sinkhorn's iteration.
+        marginal_penalty: the penalty for leaving samples out, in units of the mean cost; None if no sample may be left
+            out.
         gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
             DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.

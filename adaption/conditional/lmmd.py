@@ -33,12 +33,12 @@ def local_maximum_mean_discrepancy(
             = \frac{\operatorname{tr} W^\top K W}{|\mathcal C|}, \qquad W = \binom{A}{-B}
 
     with the embedding :math:`\varphi` and the kernel matrix `K` of
-    :func:`adaption.functional.maximum_mean_discrepancy`, over all `n + m` samples. A source sample counts for its
-    label, :math:`a_{ic} = 1 / n_c` for the :math:`n_c` samples of class `c`; a target sample counts for every class by
-    its prediction, :math:`b_{jc} = p_{jc} / \sum_l p_{lc}`. The predictions :math:`p = \mathrm{softmax}(z)` of the
-    logits `z` are held constant. :math:`\mathcal C` are the classes that a source sample has as its label and a target
-    sample as its largest logit; where there are none, value and gradient are 0. A bandwidth that comes from the data is
-    part of the differentiation, so the loss does not change when all features grow by a factor.
+    :func:`adaption.functional.maximum_mean_discrepancy`, over all `n + m` samples. A source sample counts for the class
+    of its label, :math:`a_{ic} = 1 / n_c` for the :math:`n_c` samples of class `c`; a target sample counts for every
+    class by its prediction, :math:`b_{jc} = p_{jc} / \sum_l p_{lc}`. The predictions :math:`p = \mathrm{softmax}(z)` of
+    the logits `z` are held constant. :math:`\mathcal C` are the classes that a source sample has as its label and a
+    target sample as its largest logit; where there are none, value and gradient are 0. A bandwidth that comes from the
+    data is part of the differentiation, so the loss does not change when all features grow by a factor.
 
     Shapes:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
@@ -66,7 +66,7 @@ def local_maximum_mean_discrepancy(
         https://ieeexplore.ieee.org/document/9085896
 
     Example:
-        Two classes, each at one point of its own in each domain: the mean of :math:`2 - 2 k` at both distances.
+        Two classes, each at one point in each domain: the mean of :math:`2 - 2 k` at both distances.
 
         >>> import torch
         >>> from adaption.functional import local_maximum_mean_discrepancy
@@ -82,7 +82,7 @@ def local_maximum_mean_discrepancy(
 
 
 def _weights(labels: Tensor, logits: Tensor, samples: Tensor) -> Tensor:
-    """The weight of each sample for each class, of the target negative, so scaled that the classes are averaged."""
+    """The weight of each sample for each class, negative for the target, scaled to average over the classes."""
     p = logits.detach().softmax(1).to(samples.dtype)
     own = one_hot(labels, p.shape[1], p.dtype)
     likely = one_hot(p.argmax(1), p.shape[1], p.dtype)
@@ -93,11 +93,11 @@ def _weights(labels: Tensor, logits: Tensor, samples: Tensor) -> Tensor:
 
 
 class LocalMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
-    r"""Local maximum mean discrepancy (LMMD, DSAN); minimising it aligns each class with its own.
+    r"""Local maximum mean discrepancy (LMMD, DSAN); minimising it aligns equal classes.
 
     The formula is that of :func:`adaption.functional.local_maximum_mean_discrepancy`. There is no adversary: the
     feature extractor minimises the value together with the task loss. The classes of the target are those that the
-    network predicts, so they must be right more often than not: let the weight grow from 0.
+    network predicts, so these must be mostly right: increase the weight from 0.
 
     `compute` returns the mean of the batch values, each weighted by its number of samples `n + m`.
 

@@ -1,1 +1,1 @@
-"""How far apart two domains are, and how sure that is."""
+"""Distances of two domains, with their uncertainty."""

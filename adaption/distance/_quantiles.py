@@ -1,4 +1,4 @@
-"""How wide an interval must be to hold a given share of a distribution around 0."""
+"""The width of an interval around 0 that contains a given share of a distribution."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def normal(confidence: float) -> float:
 def student(confidence: float, freedom: int) -> float:
     """`t` such that a variable of Student's distribution lies in :math:`[-t, t]` with this probability.
 
-    Up to 200 degrees of freedom the finite series of the distribution is inverted, beyond the expansion around the
-    normal quantile is taken: M. Abramowitz, I. Stegun: Handbook of Mathematical Functions, 26.7.3, 26.7.4, 26.7.5.
+    Up to 200 degrees of freedom the finite series of the distribution is inverted; above, the expansion around the
+    normal quantile is used: M. Abramowitz, I. Stegun: Handbook of Mathematical Functions, 26.7.3, 26.7.4, 26.7.5.
     """
     if freedom > _EXACT:
         z = normal(confidence)

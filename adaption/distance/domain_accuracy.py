@@ -12,19 +12,19 @@ from adaption.adversarial import _discriminator
 
 
 class DomainAccuracy(AdditiveMetric):
-    r"""Balanced accuracy of a domain discriminator: how often it names the right domain, each domain counting half.
+    r"""Balanced accuracy of a domain discriminator: the mean of its accuracies on source and target.
 
     .. math::
         a = \frac{a_s + a_t}2, \qquad a_s = \frac1n \sum_i [z^s_i \le 0], \qquad a_t = \frac1m \sum_j [z^t_j > 0]
 
     with the domain logits :math:`z^s` of `n` source and :math:`z^t` of `m` target samples, positive for "target". It is
-    0.5 for a discriminator that guesses, whatever the sizes of the domains, and 1 for one that is never wrong. Below
-    0.5 it is worse than guessing, which held-out samples show by chance, and a discriminator that has just been fooled.
+    0.5 at chance, whatever the sizes of the domains, and 1 for a discriminator that is never wrong. Values below 0.5
+    occur by chance on held-out samples, and in adversarial training after the features have changed.
 
-    It tells of the discriminator as much as of the domains: a weak one finds nothing, and one that is asked about
-    samples it has learned from finds too much. Ask it about samples that it has not seen.
+    It depends on the discriminator as well as on the domains: a weak one finds no difference, and on its training
+    samples it finds too large a difference. Use samples that it was not trained on.
 
-    The standard error, from the same four counts, takes the samples as independent:
+    The standard error, from the same four counts, assumes independent samples:
 
     .. math:: \operatorname{se}(a) = \frac12 \sqrt{\frac{a_s (1 - a_s)}n + \frac{a_t (1 - a_t)}m}
 
@@ -32,7 +32,7 @@ class DomainAccuracy(AdditiveMetric):
 
     Inputs of `update` and `forward`:
         - `source_domain_logits`: :math:`(n, 1)` or :math:`(n,)`, or :math:`(n, 1, d_1, ..)` for dense outputs, where
-          each position counts as a sample, and the standard error is too small as far as they depend on each other
+          each position counts as a sample, and the standard error is too small if positions depend on each other
         - `target_domain_logits`: the same with `m`; `n` and `m` may differ
 
     Output: scalar in :math:`[0, 1]`. NaN among the logits gives NaN.
@@ -48,7 +48,7 @@ class DomainAccuracy(AdditiveMetric):
         D. Lopez-Paz, M. Oquab: Revisiting Classifier Two-Sample Tests. ICLR 2017. https://arxiv.org/abs/1610.06545
 
     Example:
-        Two of four source samples and both target samples are told right.
+        Two of four source samples and both target samples are classified correctly.
 
         >>> import torch
         >>> from adaption import DomainAccuracy
@@ -103,7 +103,7 @@ class DomainAccuracy(AdditiveMetric):
 
 
 def _told(logits: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-    """1 where a domain is told right, NaN where nothing is said: a comparison would swallow it."""
+    """1 where a domain is recognised, NaN for NaN, which a comparison would hide."""
     return torch.where(logits.isnan(), torch.nan, right.to(dtype))
 
 
@@ -117,10 +117,10 @@ class ProxyADistance(DomainAccuracy):
     .. math:: A = 2 (1 - 2 \epsilon) = 2 (2 a - 1), \qquad \operatorname{se}(A) = 4 \operatorname{se}(a)
 
     with the balanced accuracy `a` of :class:`DomainAccuracy`, and its error :math:`\epsilon = 1 - a`. It is 2 where the
-    discriminator is never wrong. The paper trains a classifier for the purpose and asks it about samples that it has
-    not seen; what it finds is a lower bound of the distance that the best classifier of its kind would find. Where
-    there is no difference the value is negative half of the time, by chance. It is not clipped at 0, or the mean over
-    several runs would be too large.
+    discriminator is never wrong. The paper trains a classifier for it and tests it on samples that it has not seen; the
+    result is a lower bound of the distance by the best classifier of its kind. Without a difference the value is
+    negative half of the time, by chance. It is not clipped at 0, because the mean over several runs would then be too
+    large.
 
     The value has no gradient, and `compute` is exact over batches and ranks.
 

@@ -1,4 +1,4 @@
-"""A two-sample test on the maximum mean discrepancy: how far apart two domains are, and whether by chance."""
+"""A two-sample test with the maximum mean discrepancy: the distance of two domains, and its significance."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _ROUNDING = 1000
 
 
 class MaximumMeanDiscrepancyTest(AdditiveMetric):
-    r"""Unbiased MMD between source and target features, with its evidence: z-score, p-value and interval.
+    r"""Unbiased MMD between source and target features, with z-score, p-value and confidence interval.
 
     The value `v` of a batch is the unbiased estimate of :func:`adaption.functional.maximum_mean_discrepancy`, whose
-    mean is 0 where the domains are equal, at any batch size. If they are, the labels "source" and "target" mean
-    nothing, and `v` is one of the values that the other labelings of the same `N = n + m` samples have. Their mean is 0
-    for every kernel and bandwidth that does not look at the labels, and their variance is
+    mean is 0 where the domains are equal, at any batch size. If they are, the labels "source" and "target" are
+    exchangeable, and `v` is a random one of the values of all labelings of the same `N = n + m` samples. Their mean is
+    0 for every kernel and bandwidth that does not depend on the labels, and their variance is
 
     .. math::
         s^2 = \frac{2 A}{N (N - 3)} \sum_{i \ne j} \tilde k_{ij}^2, \qquad
         A = \frac1{n (n - 1)} + \frac1{m (m - 1)} + \frac2{n m}, \qquad
         \tilde k_{ij} = k_{ij} - \frac{r_i + r_j}{N - 2} + \frac{\sum_l r_l}{(N - 1) (N - 2)}
 
-    with the kernel matrix `k` without its diagonal and the sums :math:`r` of its rows: exact, without drawing a
-    permutation. The batches of an epoch, on all ranks, are added up with the weights `g = n + m`:
+    with the kernel matrix `k` without its diagonal and the sums :math:`r` of its rows: exact, without sampling
+    permutations. The batches of an epoch, on all ranks, are summed with the weights `g = n + m`:
 
     .. math::
         \mathrm{mmd} = \frac{\sum g v}{\sum g}, \qquad z = \frac{\sum g v}{\sqrt{\sum g^2 s^2}}, \qquad
@@ -45,13 +45,13 @@ class MaximumMeanDiscrepancyTest(AdditiveMetric):
     distribution with `B - 1` degrees of freedom; they are infinite for a single batch. The distribution of `v` is
     skewed to the right, so the p-value of one or two batches is somewhat too small.
 
-    With ``pooled=True`` the features of the epoch are kept, and all is said of one large sample: `v` and `s` are those
-    of all features, which finds smaller differences than many batches do. The p-value is that of a permutation test,
+    With ``pooled=True`` the features of the epoch are kept and tested as one large sample: `v` and `s` are those of all
+    features, which detects smaller differences than many batches do. The p-value is that of a permutation test,
     :math:`(1 + h) / (1 + P)`, where `h` of `P` random labelings have a value of at least `v`, valid for any number of
-    samples; the labelings come from a generator of the metric's own with a fixed seed. The interval is
+    samples; the labelings come from a separate generator with a fixed seed. The interval is
     :math:`v \pm z' \sqrt{4 (\operatorname{var} a / n + \operatorname{var} b / m)}` with the normal quantile `z'`,
-    :math:`a_i` the mean of :math:`k(s_i, s')` over the other source samples less that of :math:`k(s_i, t)` over the
-    target samples, and `b` likewise. There `forward` draws labelings for its batch alone, so call `update`.
+    :math:`a_i` the mean of :math:`k(s_i, s')` over the other source samples minus that of :math:`k(s_i, t)` over the
+    target samples, and `b` likewise. `forward` then also draws labelings for its batch, so call `update`.
 
     It is not a loss to train with. The p-value is valid for a frozen network and samples that it was not fitted to; for
     training batches it only describes.
@@ -64,9 +64,9 @@ class MaximumMeanDiscrepancyTest(AdditiveMetric):
     Args:
         num_kernels: number of Gaussian kernels, at most 100, whose scales double from one to the next.
         bandwidth: ``"median"``, ``"mean"`` or a positive number in units of squared distance. With a number, values are
-            comparable across batch sizes, epochs and models; the other two measure each batch in its own scale.
-        confidence: the probability with which the interval is to hold the distance, above 0 and below 1.
-        pooled: whether the test is one of all samples of the epoch together.
+            comparable across batch sizes, epochs and models; the other two measure each batch on its own scale.
+        confidence: the confidence level of the interval, above 0 and below 1.
+        pooled: whether all samples of the epoch are tested together.
         num_permutations: `P`, the number of random labelings with ``pooled=True``.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
@@ -85,8 +85,8 @@ class MaximumMeanDiscrepancyTest(AdditiveMetric):
         H. Song, H. Chen: Generalized Kernel Two-Sample Tests. Biometrika 2023. https://arxiv.org/abs/2011.06127
 
     Example:
-        Two samples a side, pairwise equal: of the six labelings two have the value :math:`2 - 2 e^{-1}`, and four the
-        value :math:`e^{-1} - 1`, whose variance is :math:`2 (1 - e^{-1})^2`.
+        Two samples per domain, pairwise equal: two of the six labelings have the value :math:`2 - 2 e^{-1}`, and four
+        the value :math:`e^{-1} - 1`, with the variance :math:`2 (1 - e^{-1})^2`.
 
         >>> import torch
         >>> from adaption import MaximumMeanDiscrepancyTest
@@ -127,11 +127,11 @@ class MaximumMeanDiscrepancyTest(AdditiveMetric):
             self._keep_sums("squared_sizes", "twice_weighted_values", "twice_weighted_squares", "num_batches")
 
     def update(self, source_features: Tensor, target_features: Tensor) -> None:
-        """Add a batch to the evidence."""
+        """Add a batch to the test."""
         self._accumulate(self._statistics(source_features, target_features))
 
     def compute(self) -> dict[str, Tensor]:  # type: ignore[override] # of several scalars
-        """Return distance and evidence of all batches since the last `reset`, over all ranks; NaN before the first."""
+        """Return the test over all batches since the last `reset` and all ranks; NaN before the first batch."""
         return super().compute()  # type: ignore[return-value]
 
     def _statistics(self, source_features: Tensor, target_features: Tensor) -> Statistics:
@@ -156,7 +156,7 @@ class MaximumMeanDiscrepancyTest(AdditiveMetric):
         return _scalars(mmd, z, torch.special.ndtr(-z), self._reach(around / size / size, int(batches)))
 
     def _reach(self, variance: Tensor, batches: int) -> Tensor:
-        """How far the interval reaches from the mean; `variance` is that of the mean, but for the divisor."""
+        """Half of the width of the interval; `variance` is that of the mean, up to the divisor."""
         if batches < 2:
             return torch.full_like(variance, torch.inf)
         return _quantiles.student(self.confidence, batches - 1) * (variance * batches / (batches - 1)).sqrt()
@@ -176,12 +176,12 @@ def _scalars(mmd: Tensor, z: Tensor, p_value: Tensor, reach: Tensor) -> dict[str
 
 
 def _z_score(value: Tensor, variance: Tensor) -> Tensor:
-    """0 where nothing varies, and NaN where the value is."""
+    """The z-score: 0 if nothing varies, NaN for NaN."""
     return torch.where(variance == 0, 0 * value, value / variance.sqrt())
 
 
 def _moments(*arguments: Any) -> tuple[Tensor, Tensor, Any]:
-    """Those below, outside of a compiled step: the tiles and the bandwidth are found on the host."""
+    """The moments below, outside of a compiled step: the tiles and the bandwidth are computed on the host."""
     # no decorator: at import it would bring the compiler
     call = torch.compiler.disable(_moments_on_the_host) if torch.compiler.is_compiling() else _moments_on_the_host
     found: tuple[Tensor, Tensor, Any] = call(*arguments)
@@ -192,7 +192,7 @@ def _moments(*arguments: Any) -> tuple[Tensor, Tensor, Any]:
 def _moments_on_the_host(
     source: Tensor, target: Tensor, num_kernels: int, bandwidth: Bandwidth, labelings: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Any]:
-    """The unbiased estimate, its variance over all labelings, and the rest: row sums, forms, what rounding may do.
+    """The unbiased estimate, its variance over all labelings, row sums, forms, and a bound of the rounding error.
 
     With the sums R0, R1 and R2 of the entries, of their squares and of the squares of the row sums, the sum of the
     squares of the doubly centred entries is ``R1 - 2 R2 / (N - 2) + R0^2 / ((N - 1) (N - 2))``.
@@ -244,7 +244,7 @@ def _permuted(
 
 
 def _labelings(n: int, m: int, number: int) -> Tensor:
-    """Which samples count as source: those that do, and then `number` random choices, in columns."""
+    """Which samples count as source, in columns: the true labeling, then `number` random ones."""
     generator = torch.Generator().manual_seed(_SEED)
     labels = torch.zeros((number + 1, n + m), dtype=torch.bool)
     labels[0, :n] = True

@@ -1,4 +1,4 @@
-"""Class balance: keeps self-ensembling from calling everything the same."""
+"""Class balance: keeps self-ensembling from collapsing to one class."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def class_balance_loss(predictions: Tensor) -> Tensor:
         L = -\frac1c \sum_{k=1}^c \frac1c \log \bar p_k + \Bigl(1 - \frac1c\Bigr) \log(1 - \bar p_k), \qquad
         \bar p_k = \frac1n \sum_{i=1}^n p_{ik}
 
-    with the probabilities `p` of `c` classes for `n` samples. Each sample may be certain, only all of them together
-    must not favour a class. The smallest value, at a uniform mean, is the entropy of a coin that shows 1 with
-    probability :math:`1 / c`. A mean of exactly 0 or 1 counts as float32's smallest normal number away from it.
+    with the probabilities `p` of `c` classes for `n` samples. Single predictions may be certain, but their mean should
+    not favour a class. The smallest value, at a uniform mean, is the entropy of a Bernoulli variable with probability
+    :math:`1 / c`. A mean of exactly 0 or 1 is replaced by a value that differs by float32's smallest normal number.
 
     Shapes:
         - `predictions`: :math:`(n, c)`; output: scalar
@@ -62,13 +62,14 @@ def _value(totals: Any, number: Any) -> Tensor:
 
 
 class ClassBalanceLoss(GlobalBatchMetric):
-    r"""Class balance loss: the student minimises it, and so gives all classes about equally often.
+    r"""Class balance loss: the student minimises it, and so predicts all classes about equally often.
 
-    Consistency alone is content with a student that calls every target sample the same. This term, with a small weight,
-    makes that expensive. It presumes a target whose classes are about balanced.
+    The consistency alone does not penalise a student that assigns every target sample to the same class. This term,
+    with a small weight, does. It assumes a target whose classes are about balanced.
 
-    The formula is that of :func:`adaption.functional.class_balance_loss`. The cross entropy is one of a mean, so
-    `compute` is that of the mean over the whole epoch, exact, and not a mean of batch values: those are larger.
+    The formula is that of :func:`adaption.functional.class_balance_loss`. The cross entropy is that of a mean
+    prediction, so `compute` is the exact value for the mean over the whole epoch, not a mean of batch values, which are
+    larger.
 
     Inputs of `update` and `forward`:
         - `predictions`: :math:`(n, c)`, probabilities
@@ -111,7 +112,7 @@ class ClassBalanceLoss(GlobalBatchMetric):
 
     @property
     def plot_lower_bound(self) -> float | None:  # type: ignore[override] # depends on the settings
-        """The value where all classes are given equally often."""
+        """The value where all classes are predicted equally often."""
         uniform = torch.full((1, self.num_classes), 1 / self.num_classes, dtype=torch.float64)
         return class_balance_loss(uniform).item()
 

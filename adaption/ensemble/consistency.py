@@ -1,4 +1,4 @@
-"""Self-ensembling: a student is to say of a sample what its teacher says of it, seen otherwise."""
+"""Self-ensembling: a student should give its teacher's predictions for a sample, under another augmentation."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def consistency_loss(
     .. math:: L = \frac1n \sum_{i=1}^n m_i \, d(s_i, t_i)
 
     with the outputs `s` of the student and `t` of the teacher for `n` samples, a distance `d`, and a mask `m`, 1 by
-    default. The mean runs over all samples, and one that is masked counts 0: few confident samples pull gently, many
-    strongly. Divided by the number of kept samples, one lone confident sample would pull as strongly as a whole batch.
+    default. The mean runs over all samples, and masked ones count 0: the fewer samples are confident, the smaller their
+    effect. Divided by the number of kept samples, a single confident sample would count as much as a whole batch.
 
     Shapes:
         - `student`, `teacher`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`
@@ -87,7 +87,7 @@ def _statistics(
 
 
 def _shares(mask: Tensor, losses: Tensor, outputs: Tensor) -> Tensor:
-    """How much of each loss counts: a share for each sample, or for each position of a dense output."""
+    """The weight of each loss: one for each sample, or for each position of a dense output."""
     if isinstance(mask, Tensor) and mask.dtype in (torch.bool, *_checks.INTEGERS):
         mask = (mask != 0).to(losses.dtype)  # 255 is no more true than 1
     _checks.tensor("mask", mask)
@@ -131,8 +131,8 @@ def l2_consistency_loss(
     .. math:: L = \frac1n \sum_{i=1}^n m_i \sum_{k=1}^c (s_{ik} - t_{ik})^2
 
     with the outputs `s` of the student and `t` of the teacher for `n` samples and `c` classes, and a mask `m`, 1 by
-    default. The mean runs over all samples, masked or not, as in :func:`consistency_loss`; of the squares of a sample
-    it is the sum. Between probabilities it is at most 2.
+    default. The mean runs over all samples, masked or not, as in :func:`consistency_loss`; the squares of a sample are
+    summed. Between probabilities it is at most 2.
 
     Shapes:
         - `student`, `teacher`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`
@@ -168,7 +168,7 @@ def _squared_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 class _Consistency(AdditiveMetric):
-    """Student and teacher, compared by a distance: what the two losses below share."""
+    """Student and teacher, compared by a distance: the base of the two losses below."""
 
     plot_lower_bound = 0.0
 
@@ -182,7 +182,7 @@ class _Consistency(AdditiveMetric):
 
     @abstractmethod
     def _distance(self) -> Distance:
-        """The measure between the outputs."""
+        """The distance between the outputs."""
 
     def update(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> None:
         """Add a batch to the epoch value."""
@@ -196,11 +196,11 @@ class _Consistency(AdditiveMetric):
 
 
 class ConsistencyLoss(_Consistency):
-    r"""Consistency loss by a custom distance: the student minimises it, the teacher only follows.
+    r"""Consistency loss with a custom distance: the student minimises it, the teacher gets no gradient.
 
     Two views of the same target samples, augmented differently, go to the student and to the teacher. The teacher,
-    :class:`adaption.layers.EmaTeacher`, is the moving average of the student and the better of the two; its answers are
-    the targets. No sign is turned anywhere. A mask keeps the samples of which the teacher is confident.
+    :class:`adaption.layers.EmaTeacher`, is the moving average of the student and the better of the two; its predictions
+    are the targets. A mask keeps the samples on which the teacher is confident.
 
     The formula is that of :func:`adaption.functional.consistency_loss`. `compute` is exact over the epoch, where a
     scalar distance is the mean over the samples.
@@ -244,13 +244,13 @@ class ConsistencyLoss(_Consistency):
 
 
 class L2ConsistencyLoss(_Consistency):
-    r"""Squared Euclidean consistency loss: the student minimises it, the teacher only follows.
+    r"""Squared Euclidean consistency loss: the student minimises it, the teacher gets no gradient.
 
-    Who does what is said at :class:`ConsistencyLoss`; the formula is that of
+    Student and teacher are as in :class:`ConsistencyLoss`; the formula is that of
     :func:`adaption.functional.l2_consistency_loss`. `compute` is exact over the epoch.
 
     Inputs of `update` and `forward`:
-        - `student`, `teacher`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`, probabilities say
+        - `student`, `teacher`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`, for example probabilities
         - `mask`: :math:`(n,)` or :math:`(n, 1)`, for dense outputs also :math:`(n, d_1, ..)`, optional
 
     Output: scalar, at least 0; with ``reduction="none"`` one value per sample.
@@ -268,7 +268,7 @@ class L2ConsistencyLoss(_Consistency):
         https://arxiv.org/abs/1706.05208
 
     Example:
-        The teacher is sure of the first sample only, and the mean runs over both.
+        The teacher is confident on the first sample only, and the mean runs over both.
 
         >>> import torch
         >>> from adaption import L2ConsistencyLoss

@@ -1,4 +1,4 @@
-"""Mutual information of two predictions for the same samples: they agree, and name every class."""
+"""Mutual information of two predictions for the same samples: they agree, and use every class."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from adaption._states import sum_dtype
 
 
 def mutual_information(predictions1: Tensor, predictions2: Tensor) -> Tensor:
-    r"""Negative mutual information, in nats, between the classes that two predictions give to the same sample.
+    r"""Negative mutual information, in nats, between the classes of two predictions for the same sample.
 
     .. math::
         L = -\sum_{k, l} J_{kl} \log \frac{J_{kl}}{j_k j_l}, \qquad
         J = \frac1{2m} \sum_{i=1}^m \bigl(p_i q_i^\top + q_i p_i^\top\bigr), \qquad j_k = \sum_l J_{kl}
 
     with the probabilities `p` and `q` of `C` classes for `m` samples, or for all positions of dense predictions. `J` is
-    how often the one names class `k` and the other class `l`, symmetric, as neither of both comes first. Predictions
-    that are certain, agree and name all classes equally often give :math:`-\log C`; one class for all samples, and
-    uniform predictions, give 0.
+    how often one prediction is class `k` and the other class `l`, made symmetric. Predictions that are certain, agree
+    and use all classes equally often give :math:`-\log C`; one class for all samples, and uniform predictions, give 0.
 
-    All but the products is computed in float64, and `J` is divided by its own sum, as in the paper's code: what nearly
-    uniform predictions know of each other is a small difference of entropies, less than the rounding of probabilities
-    whose sum is nearly 1. The gradient is a closed form.
+    Everything except the products is computed in float64, and `J` is divided by its sum, as in the paper's code: for
+    nearly uniform predictions the value is a small difference of entropies, smaller than the rounding errors of
+    probabilities whose sum is nearly 1. The gradient has a closed form.
 
     Shapes:
         - `predictions1`, `predictions2`: :math:`(m, C)` or :math:`(m, C, d_1, ..)`
@@ -58,7 +57,7 @@ def mutual_information(predictions1: Tensor, predictions2: Tensor) -> Tensor:
 
 @full_precision
 def _products(predictions1: Tensor, predictions2: Tensor) -> Tensor:
-    """How often each pair of classes is named, row by row, in the order of the predictions."""
+    """How often each pair of classes is predicted, row by row, in the order of the predictions."""
     _checks.probabilities("predictions1", predictions1)
     _checks.probabilities("predictions2", predictions2)
     _checks.same_shape("predictions1", predictions1, "predictions2", predictions2)
@@ -89,14 +88,14 @@ _information = ClosedForm("mutual_information", _evaluate)
 
 
 class MutualInformationLoss(GlobalBatchMetric):
-    r"""Invariant information clustering (IIC): two predictions for a sample agree, and all of them name every class.
+    r"""Invariant information clustering (IIC): two predictions for a sample agree, and all classes are used.
 
-    There is no adversary: whatever made the predictions minimises it, the sign is turned already. The two may be of two
-    views of a sample by one network, or of one view by two networks; where one of them is a teacher, detach it. Unlike
-    a distance between them, it does not reward agreement on one class for all.
+    There is no adversary: the networks minimise it; the sign is already reversed. The predictions may be of two views
+    of a sample by one network, or of one view by two networks; if one of them is a teacher, detach its prediction.
+    Unlike a distance between them, it does not reward agreement on one class for all.
 
-    The formula is that of :func:`adaption.functional.mutual_information`. `compute` is that of all samples of the
-    epoch, exact, from the sum of the batches' products of classes, which takes :math:`C^2` numbers in float64; it is
+    The formula is that of :func:`adaption.functional.mutual_information`. `compute` is the exact value of all samples
+    of the epoch, from the sum of the batches' products of class probabilities, :math:`C^2` numbers in float64; it is
     not the mean of the batches' values, in which the classes are never quite balanced.
 
     Inputs of `update` and `forward`:
@@ -111,8 +110,8 @@ class MutualInformationLoss(GlobalBatchMetric):
 
     Raises:
         TypeError: for anything but floating-point tensors.
-        ValueError: as :func:`adaption.functional.mutual_information`, and where the number of classes is not that of
-            the batches before.
+        ValueError: as :func:`adaption.functional.mutual_information`, and where the number of classes differs from that
+            of the batches before.
 
     References:
         X. Ji, J. F. Henriques, A. Vedaldi: Invariant Information Clustering for Unsupervised Image Classification and
@@ -141,7 +140,7 @@ class MutualInformationLoss(GlobalBatchMetric):
 
     @property
     def plot_lower_bound(self) -> float | None:  # type: ignore[override] # depends on the settings
-        """The value of certain, agreeing and balanced predictions; 0 as long as no batch has told their classes."""
+        """The value of certain, agreeing and balanced predictions; 0 while the number of classes is unknown."""
         return -math.log(_num_classes(self.class_products))
 
     def update(self, predictions1: Tensor, predictions2: Tensor) -> None:

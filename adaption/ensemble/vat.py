@@ -1,4 +1,4 @@
-"""Virtual adversarial training: predictions that no small change of a sample turns over."""
+"""Virtual adversarial training: predictions that small perturbations of a sample do not change."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Ask = Callable[[Tensor], Tensor]
 
 
 class VirtualAdversarialLoss(AdditiveMetric):
-    r"""Virtual adversarial training (VAT): a prediction is not to change where its sample is changed for the worst.
+    r"""Virtual adversarial training (VAT): predictions should not change under the worst small perturbation.
 
-    The network minimises it; the adversary is no second network but a small change of each sample, found anew at each
-    step. On the target it moves the boundaries between classes away from the samples; VADA adds it on both domains to
-    DANN and to the entropy of the target.
+    The network minimises it; the adversary is not a network but a small perturbation of each sample, computed at each
+    step. On the target it moves the boundaries between classes away from the samples; VADA uses it on both domains,
+    together with DANN and the entropy of the target.
 
     .. math::
         L = \frac1m \sum_{i=1}^m \mathrm{KL} \bigl( p(x_i) \,\Vert\, p(x_i + r_i) \bigr), \qquad
@@ -33,40 +33,40 @@ class VirtualAdversarialLoss(AdditiveMetric):
         g_i = \nabla_r \, \mathrm{KL} \bigl( p(x_i) \,\Vert\, p(x_i + r) \bigr) \Big|_{r = \xi d_i}
 
     with the softmax `p` of the model's logits, held constant at the sample itself, and a random direction `d` of length
-    1. The divergence is flat at :math:`r = 0`, so the gradient :math:`g` beside it is the product of its second
-    derivatives with :math:`\xi d`: one step of the power iteration, which turns `d` into the direction in which the
-    prediction changes most. More of them start from :math:`g / |g|`. Where the gradient is 0, `d` stays. Through `r` no
-    gradient passes.
+    1. The gradient of the divergence is 0 at :math:`r = 0`, so :math:`g` is about the product of its Hessian with
+       :math:`\xi d`: one step of the power iteration towards the direction in which the prediction changes most.
+       Further steps start from :math:`g / |g|`. If the gradient is 0, `d` is kept. No gradient goes through `r`.
 
-    The model is asked three times: for its prediction, beside it with a gradient by the sample, and at the changed
-    sample. It is left as it was, and so is all else of the caller's: gradients, mode, buffers and random generators. In
-    training mode, batch normalisation uses the statistics of each batch and keeps none of them, and dropout has the
-    same masks in each pass. The search for `r` is in float32 at least, also for a model in half precision and under
-    autocast, where :math:`\xi d` would round away. It works under ``torch.no_grad`` too, so that `update` can log.
+    The model is called three times: at the sample, near it for the gradient, and at the perturbed sample. There are no
+    side effects on gradients, mode, buffers and random generators. In training mode, batch normalisation uses the
+    statistics of each batch without updating the running ones, and dropout has the same masks in each pass. The search
+    for `r` is in float32 at least, also for a model in half precision and under autocast, where :math:`\xi d` would be
+    lost in rounding. It works under ``torch.no_grad`` too, so that `update` can log.
 
     In training every sample has a new direction at each step. In evaluation all samples have the same one, so that
-    `compute`, the mean over all samples of the epoch, does not depend on their order or their batches. Directions
-    follow from a count of the batches, a buffer.
+    `compute`, the mean over all samples of the epoch, does not depend on their order or their batches. Directions are
+    computed from the number of batches, a buffer.
 
     Inputs of `update` and `forward`:
         - `inputs`: :math:`(m, d_1, ..)`, samples as the model takes them
-        - `logits`: :math:`(m, C)` or :math:`(m, C, d_1, ..)`, optional: what the model said of just these `inputs`.
-          It saves a pass; leave it out where the model has dropout, whose masks were others
+        - `logits`: :math:`(m, C)` or :math:`(m, C, d_1, ..)`, optional: the model's output for exactly these `inputs`.
+          It saves a pass; leave it out if the model has dropout, whose masks were different
 
     Output: scalar, at least 0.
 
     Args:
         model: the network, from samples to logits :math:`(m, C)`, or :math:`(m, C, d_1, ..)` for dense predictions.
-        epsilon: the length of the change of a sample, in the units of the inputs.
-        xi: where the gradient is taken, in the same units. Much smaller ones are lost to the rounding of float32.
-        num_iterations: the number of steps of the power iteration, a pass forth and back for each.
+        epsilon: the length of the perturbation, in the units of the inputs.
+        xi: the distance at which the gradient is taken, in the same units. Much smaller values are lost to rounding in
+            float32.
+        num_iterations: the number of steps of the power iteration, each with a forward and a backward pass.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
         TypeError: for inputs that are not floating-point tensors, a model that is not a Module or does not return one
             tensor, and settings that are not numbers.
-        ValueError: for empty batches, `logits` that are not those of `inputs`, a model that returns no logits or has no
-            gradient by its inputs, `epsilon` or `xi` that are not positive, and `num_iterations` below 1.
+        ValueError: for empty batches, `logits` that do not fit `inputs`, a model that does not return logits or has no
+            gradient for its inputs, `epsilon` or `xi` that are not positive, and `num_iterations` below 1.
 
     References:
         T. Miyato, S. Maeda, M. Koyama, S. Ishii: Virtual Adversarial Training: A Regularization Method for Supervised
@@ -77,8 +77,8 @@ class VirtualAdversarialLoss(AdditiveMetric):
         https://arxiv.org/abs/1802.08735
 
     Example:
-        The logits are apart by the first number of a sample, and the worst change of length 1 moves it from 0 to 1 or
-        to -1: from the probabilities 0.5 and 0.5 to 0.73 and 0.27.
+        The logits differ by the first number of a sample, and the worst perturbation of length 1 changes it from 0 to 1
+        or -1: the probabilities change from 0.5 and 0.5 to 0.73 and 0.27.
 
         >>> import torch
         >>> from adaption import VirtualAdversarialLoss
@@ -126,7 +126,7 @@ class VirtualAdversarialLoss(AdditiveMetric):
         return total / number
 
     def _ask(self, tensors: dict[str, Tensor], samples: Tensor) -> Tensor:
-        """The model's logits with these tensors in the place of its own; nothing else of it moves."""
+        """The model's logits with these tensors in place of its own, without side effects."""
         with unmoved_generators(self.model, samples):
             logits = passed(self.model, tensors, samples)
         if not isinstance(logits, Tensor):
@@ -141,7 +141,7 @@ class VirtualAdversarialLoss(AdditiveMetric):
 
     @torch.no_grad()
     def _worst(self, inputs: Tensor, logits: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The logits that are held constant, and the change of each sample that they bear least."""
+        """The logits that are held constant, and the worst perturbation of each sample."""
         lowered = autocasts(inputs.device.type) or any(
             tensor is not None and tensor.dtype in HALF for tensor in (logits, *self.model.parameters())
         )
@@ -164,7 +164,7 @@ class VirtualAdversarialLoss(AdditiveMetric):
 
 
 def _constant(tensor: Tensor) -> Tensor:
-    """A tensor of the caller's, in float32 at least, as one that autograd can save whatever mode it came in."""
+    """A tensor of the caller, in float32 at least, that autograd can save in any mode."""
     constant = tensor.detach()
     if not torch.compiler.is_compiling():
         constant = unwrapped("VirtualAdversarialLoss", constant)
@@ -173,10 +173,10 @@ def _constant(tensor: Tensor) -> Tensor:
 
 
 def _gradient(ask: Ask, samples: Tensor, clean: Tensor) -> Tensor:
-    """The gradient by the samples of the divergence of what the model says of them from `clean`.
+    """The gradient with respect to the samples of the divergence of the model's predictions from `clean`.
 
-    By the logits it is the difference of both predictions, to all their digits in float64, where those that are nearly
-    certain differ in the last ones.
+    With respect to the logits it is the difference of both predictions, computed in float64, because nearly certain
+    ones differ only in the last digits.
     """
 
     def apart(logits: Tensor) -> Tensor:
@@ -197,7 +197,7 @@ def _gradient(ask: Ask, samples: Tensor, clean: Tensor) -> Tensor:
 
 
 def _unit(rows: Tensor, otherwise: Tensor) -> Tensor:
-    """Rows of length 1 by those of any length above 0, of which the squares may be too small for their dtype."""
+    """Rows scaled to length 1, even if their squares underflow."""
     largest = rows.abs().amax(1, keepdim=True)
     scaled = rows / largest
     unit = scaled / torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
@@ -206,7 +206,7 @@ def _unit(rows: Tensor, otherwise: Tensor) -> Tensor:
 
 @full_precision
 def _divergence(prediction: Tensor, changed: Tensor) -> Statistics:
-    """The sum over samples and positions of the divergence of the changed prediction, and their number."""
+    """The sum over samples and positions of the divergence of the perturbed prediction, and their number."""
     exact = sum_dtype(changed.device)
     log_p, log_q = (F.log_softmax(logits.to(exact), dim=1) for logits in (prediction, changed))
     losses = (log_p.exp() * (log_p - log_q)).sum(1)

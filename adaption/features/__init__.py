@@ -1,1 +1,1 @@
-"""Losses that look at two batches of features."""
+"""Losses on two batches of features."""

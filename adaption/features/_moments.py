@@ -1,12 +1,12 @@
-r"""Moments of two domains, added up over batches, ranks and merges.
+r"""Moments of two domains, combined over batches, ranks and merges.
 
-Sums of powers lose their digits where features lie far from the origin: at a mean of 1,000 and a spread of 1 nothing is
-left of the fifth central moment, not even in float64. So a domain is its number of samples, its mean, and its *central*
-sums. About the mean of two sets `A` and `B` together, the samples of `A` are shifted by :math:`-\delta n_B / n` and
-those of `B` by :math:`\delta n_A / n`, with the difference :math:`\delta` of their means, and what a shift does to
-central sums is the binomial theorem (T. Chan, G. Golub, R. LeVeque: Updating Formulae and a Pairwise Algorithm for
-Computing Sample Variances, COMPSTAT 1982; P. Pébay: Formulas for Robust, One-Pass Parallel Computation of Covariances
-and Arbitrary-Order Statistical Moments, 2008).
+Sums of powers lose their digits where features lie far from the origin: with a mean of 1,000 and a standard deviation
+of 1 the fifth central moment is lost even in float64. So a domain is represented by its number of samples, its mean,
+and its *central* sums. About the mean of two sets `A` and `B` together, the samples of `A` are shifted by
+:math:`-\delta n_B / n` and those of `B` by :math:`\delta n_A / n`, with the difference :math:`\delta` of their means,
+and the effect of a shift on central sums is given by the binomial theorem (T. Chan, G. Golub, R. LeVeque: Updating
+Formulae and a Pairwise Algorithm for Computing Sample Variances, COMPSTAT 1982; P. Pébay: Formulas for Robust, One-Pass
+Parallel Computation of Covariances and Arbitrary-Order Statistical Moments, 2008).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Sums = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class Moments:
-    """The samples of a domain, as far as their moments tell: number, mean and central sums."""
+    """The moments of the samples of a domain: number, mean and central sums."""
 
     number: Any
     mean: Tensor
@@ -43,7 +43,7 @@ class Moments:
 
     @property
     def covariance(self) -> Tensor:
-        """Divided by the number of samples less one, of a scatter."""
+        """The covariance from a scatter, divided by the number of samples minus one."""
         covariance: Tensor = self.sums[0].view(len(self.mean), -1) / (self.number - 1)
         return covariance
 
@@ -51,8 +51,8 @@ class Moments:
 class Scatter:
     """The central sums of second order: the matrix of the sums of products, row by row.
 
-    A kind of central sums says how they are named, what they are of centred rows ``(n, d)``, and what becomes of those
-    of `number` samples that a shift ``(d,)`` is added to. Each is a vector, or one of the `scalars`.
+    A kind of central sums defines their names, their values for centred rows ``(n, d)``, and how those of `number`
+    samples change under a shift ``(d,)``. Each is a vector, or one of the `scalars`.
     """
 
     names: tuple[str, ...] = ("scatter",)
@@ -63,13 +63,13 @@ class Scatter:
         return ((z.T @ z).flatten(),)
 
     def shifted(self, number: Any, sums: Sums, shift: Tensor) -> Sums:
-        """What they are about another point."""
+        """The central sums about another point."""
         d = len(shift)
         return (torch.addr(sums[0].view(d, d), number * shift, shift).flatten(),)
 
 
 class FourthOrder(Scatter):
-    r"""With it, :math:`\sum z |z|^2` and :math:`\sum |z|^4`."""
+    r"""`Scatter`, and :math:`\sum z |z|^2` and :math:`\sum |z|^4`."""
 
     names = ("scatter", "cubes", "fourths")
     scalars = ("fourths",)
@@ -92,7 +92,7 @@ class FourthOrder(Scatter):
 
 
 class Powers(Scatter):
-    """Sums of the powers of each feature by itself, from the second to that of `order`, one after the other."""
+    """Sums of the powers of each feature, from the second to that of `order`, one after the other."""
 
     def __init__(self, order: int) -> None:
         self.order = order
@@ -120,7 +120,7 @@ class Powers(Scatter):
 
 @full_precision
 def moments(features: Tensor, central: Scatter) -> Moments:
-    """Those of a batch, without its graph."""
+    """The moments of a batch, without its graph."""
     rows = features.detach()
     rows = rows.to(sum_dtype(rows.device))
     mean = rows.mean(0)
@@ -128,7 +128,7 @@ def moments(features: Tensor, central: Scatter) -> Moments:
 
 
 def together(a: Moments, b: Moments, central: Scatter) -> Moments:
-    """Those of the samples of both."""
+    """The moments of the samples of both."""
     number = a.number + b.number
     delta = b.mean - a.mean
     share = b.number / number
@@ -138,7 +138,7 @@ def together(a: Moments, b: Moments, central: Scatter) -> Moments:
 
 
 def at_least(number: int, why: str, source: Tensor, target: Tensor) -> None:
-    """As many samples of each domain as an estimate needs."""
+    """Each domain must have as many samples as an estimate needs."""
     for name, features in (("source_features", source), ("target_features", target)):
         if len(features) < number:
             msg = (
@@ -149,20 +149,20 @@ def at_least(number: int, why: str, source: Tensor, target: Tensor) -> None:
 
 
 def in_one_dtype(*features: Tensor) -> list[Tensor]:
-    """Features of several precisions, in the highest of them."""
+    """Features of different precisions, cast to the highest of them."""
     dtype = functools.reduce(torch.promote_types, (tensor.dtype for tensor in features))
     return [tensor.to(dtype) for tensor in features]
 
 
 class MomentsMetric(GlobalBatchMetric):
-    """A loss of the moments of two domains, whose epoch value is that of the samples of all batches and ranks.
+    """A loss on the moments of two domains, whose epoch value is that of the samples of all batches and ranks.
 
-    A subclass says what a batch must be in `_check`, and writes the value of a batch, with gradient, in `_of_batch`,
-    and that of the moments of both domains in `_of_moments`. Both agree to rounding.
+    A subclass checks a batch in `_check`, and defines the value of a batch, with gradient, in `_of_batch`, and that of
+    the moments of both domains in `_of_moments`. Both must agree up to rounding.
 
     Args:
         central: the central sums to be kept.
-        pooled: whether moments are kept; else the epoch value is the mean of the batches' values.
+        pooled: whether moments are kept; otherwise the epoch value is the mean of the batches' values.
         kwargs: those of :class:`GlobalBatchMetric`.
     """
 
@@ -182,7 +182,7 @@ class MomentsMetric(GlobalBatchMetric):
 
     @abstractmethod
     def _check(self, source_features: Tensor, target_features: Tensor) -> None:
-        """Refuse a batch that the estimate cannot take, of matrices of one width."""
+        """Refuse a batch, of matrices of equal width, that the estimate cannot use."""
 
     @abstractmethod
     def _of_batch(self, source_features: Tensor, target_features: Tensor) -> Tensor:

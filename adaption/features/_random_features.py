@@ -1,9 +1,9 @@
-r"""MMD in constant memory: sums of random features, whose products have the kernel as their mean.
+r"""MMD in constant memory: sums of random features, whose products are the kernel on average.
 
 By Bochner's theorem :math:`e^{-a |x - y|^2} = \mathbb{E} \cos(w^\top (x - y))` with normal frequencies `w` of variance
 `2 a` (A. Rahimi, B. Recht: Random Features for Large-Scale Kernel Machines, NIPS 2007). For each frequency, the sums of
 :math:`e^{i w^\top x}` over the samples of a domain are all that its share of the MMD needs. They add up over batches
-and ranks, and in them a sample meets itself with 1 exactly, as in the kernel.
+and ranks, and the product of a sample with itself is exactly 1, as in the kernel.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ def feature_sums(features: Tensor, number: int, num_kernels: int, bandwidth: flo
 
 
 def _phases(features: Tensor, frequencies: Tensor) -> Tensor:
-    """Angles, to the digits of their dtype also where features lie far from the origin: only a part of a turn counts.
+    """Angles modulo one turn, accurate to their dtype even where features lie far from the origin.
 
-    That needs float64, which takes twice the time. On the CPU it can be seen whether it is needed.
+    That needs float64, which takes twice the time. On the CPU it is used only where needed.
     """
     if readable(features):
         phases = features @ frequencies.to(features.dtype)
@@ -72,7 +72,7 @@ def _phases(features: Tensor, frequencies: Tensor) -> Tensor:
 def discrepancy(
     source: Tensor, target: Tensor, num_source: Tensor, num_target: Tensor, num_kernels: int, *, unbiased: bool
 ) -> tuple[Tensor, Tensor]:
-    """The MMD of sums of features, and its standard error over the draw of the frequencies."""
+    """The MMD from sums of features, and its standard error over the random frequencies."""
     s, t = source.unflatten(0, (2, -1)), target.unflatten(0, (2, -1))  # cosines and sines of each frequency
     if unbiased:
         within_source = (s.square().sum(0) - num_source) / (num_source * (num_source - 1))
@@ -87,7 +87,7 @@ def discrepancy(
 
 
 def check(pooled: object, number: int, num_kernels: int, bandwidth: str | float, estimator: str) -> None:
-    """What `pooled` may be, and what random features ask of the other settings."""
+    """Check `pooled`, and the settings that random features need."""
     if not isinstance(pooled, bool) and not (isinstance(pooled, str) and pooled == "random_features"):
         msg = f'`pooled` must be True, False or "random_features", but got {pooled!r}. Pass one of them.'
         raise (ValueError if isinstance(pooled, str) else TypeError)(msg)

@@ -33,7 +33,7 @@ def batch_spectral_penalization(
     with the source features :math:`F_s` and target features :math:`F_t` as matrices. The squares are the largest
     eigenvalues of the smaller of :math:`F F^\top` and :math:`F^\top F`; no singular value decomposition is taken. With
     the leading eigenvectors :math:`U` of :math:`F F^\top` the gradient is :math:`2 U U^\top F`, which stays finite when
-    singular values coincide. A batch of fewer than `k` samples has that many singular values, and all count.
+    singular values coincide. A batch of fewer than `k` samples has fewer singular values; all of them then count.
 
     Shapes:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
@@ -109,12 +109,11 @@ _spectral_energy = ClosedForm("spectral_energy", _evaluate, gradient=_gradient, 
 
 
 class BatchSpectralPenalizationLoss(BatchMeanMetric):
-    r"""Batch spectral penalization: shrinks the largest singular values, so that no few directions dominate.
+    r"""Batch spectral penalization: shrinks the largest singular values, so that a few directions do not dominate.
 
-    The formula is that of :func:`adaption.functional.batch_spectral_penalization`. There is no adversary: the
-    feature extractor minimises the value. It is not a distance between domains, but a companion of adversarial losses,
-    which strengthen the transferable directions at the cost of the discriminative ones; add it to one of those with a
-    small weight (the paper: 1e-4).
+    The formula is that of :func:`adaption.functional.batch_spectral_penalization`. There is no adversary: the feature
+    extractor minimises the value. It is not a distance between domains. Adversarial losses strengthen the transferable
+    directions at the cost of the discriminative ones; add it to one of those with a small weight (the paper: 1e-4).
 
     `compute` returns the mean of the batch values.
 

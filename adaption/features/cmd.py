@@ -1,4 +1,4 @@
-"""Central moment discrepancy: the moments of each feature, up to some order, brought together."""
+"""Central moment discrepancy: aligns the moments of each feature up to some order."""
 
 from __future__ import annotations
 
@@ -32,22 +32,23 @@ def central_moment_discrepancy(
         c_k(x) = \frac1n \sum_i (x_i - \bar x)^k
 
     with features that lie between `a` and `b`, powers taken feature by feature, and Euclidean norms over the features.
-    The second moments are variances, the third tell on which side a feature has its long tail, the fourth how long
-    both are. Correlations between features are not compared.
+    The second moments are variances, the third measure the skewness of a feature, the fourth the weight of its tails.
+    Correlations between features are not compared.
 
-    The norms have a corner at 0: the gradient of a term does not fade as the term does, and is 0 where the term is 0
-    exactly. Moments and gradient are computed in float64, since powers spread over many digits.
+    The norms are not differentiable at 0: the gradient of a term does not vanish as the term does, and is set to 0
+    where the term is exactly 0. Moments and gradient are computed in float64, since powers span many orders of
+    magnitude.
 
     Shapes:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
-        - output: scalar, at least 0; it grows with the root of `d`
+        - output: scalar, at least 0; it grows with the square root of `d`
 
     Args:
         source_features: features of the source batch.
         target_features: features of the target batch, of the same layer.
         num_moments: `K`, the number of moments, the mean included; the paper takes 5.
-        bounds: `a` and `b`: (0, 1) behind a sigmoid, (-1, 1) behind a hyperbolic tangent. That features keep to them is
-            not checked. For features without bounds, the terms grow with the powers of their spread over `b - a`.
+        bounds: `a` and `b`: (0, 1) after a sigmoid, (-1, 1) after a hyperbolic tangent. It is not checked that features
+            lie between them. For unbounded features, the terms grow with the powers of their spread divided by `b - a`.
 
     Raises:
         TypeError: for anything but floating-point tensors, and settings of a wrong type.
@@ -76,7 +77,7 @@ def central_moment_discrepancy(
 
 
 def check_settings(num_moments: object, bounds: object) -> None:
-    """How many moments, and between which bounds."""
+    """Check the number of moments and the bounds."""
     _checks.count("num_moments", num_moments, at_most=100)
     if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
         msg = f"`bounds` must be two numbers, the lower one first, but got {bounds!r}. Pass e.g. (0.0, 1.0)."
@@ -94,7 +95,7 @@ def _width(bounds: Sequence[float]) -> float:
 
 
 def _value(source: Sequence[Tensor], target: Sequence[Tensor], width: float) -> tuple[Tensor, list[Tensor]]:
-    """The value of mean and central moments, and its gradients by those of the source."""
+    """The value from mean and central moments, and its gradients with respect to those of the source."""
     norms, pulls = [], []
     for k, (left, right) in enumerate(zip(source, target, strict=True), start=1):
         difference = left - right
@@ -107,7 +108,7 @@ def _value(source: Sequence[Tensor], target: Sequence[Tensor], width: float) -> 
 def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
     r"""The value, and its gradients.
 
-    With the gradient :math:`u_k` by the `k`-th moment, that by a sample is
+    With the gradient :math:`u_k` for the `k`-th moment, that for a sample is
     :math:`\frac1n \bigl(u_1 + \sum_k k u_k (z^{k-1} - c_{k-1})\bigr)`, a polynomial in the centred sample `z`.
     """
     order, width = int(options[0]), options[1]
@@ -132,7 +133,7 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
 
 
 def _polynomial(z: Tensor, moments: list[Tensor], pulls: list[Tensor]) -> Tensor:
-    """By Horner's rule."""
+    """Evaluate a polynomial by Horner's rule."""
     constant = pulls[0]
     for k in range(3, len(pulls) + 1):  # the first central moment is 0
         constant = constant - k * pulls[k - 1] * moments[k - 2]
@@ -148,8 +149,8 @@ _discrepancy = ClosedForm("central_moment_discrepancy", _evaluate)
 class CentralMomentDiscrepancyLoss(MomentsMetric):
     r"""Central moment discrepancy (CMD): minimising it gives each feature the same moments in both domains.
 
-    There is no adversary: the feature extractor minimises the value together with the task loss. It needs no
-    kernel and no bandwidth, but features within bounds, as a sigmoid or a hyperbolic tangent has them.
+    There is no adversary: the feature extractor minimises the value together with the task loss. It needs no kernel and
+    no bandwidth, but bounded features, such as those of a sigmoid or a hyperbolic tangent.
 
     The formula is that of :func:`adaption.functional.central_moment_discrepancy`. `compute` is its value for all
     samples of the epoch as one batch, exact over batches and ranks, from :math:`K d` numbers of each domain. The value
@@ -169,15 +170,15 @@ class CentralMomentDiscrepancyLoss(MomentsMetric):
 
     Raises:
         TypeError: for anything but floating-point tensors, and settings of a wrong type.
-        ValueError: as :func:`adaption.functional.central_moment_discrepancy`, and where features are not as wide as in
-            the batches before.
+        ValueError: as :func:`adaption.functional.central_moment_discrepancy`, and where the number of features differs
+            from that of the batches before.
 
     References:
         W. Zellinger, T. Grubinger, E. Lughofer, T. Natschläger, S. Saminger-Platz: Central Moment Discrepancy (CMD) for
         Domain-Invariant Representation Learning. ICLR 2017. https://arxiv.org/abs/1702.08811
 
     Example:
-        In each batch the domains lie apart, in the epoch they do not.
+        The means of the domains differ in each batch, but not in the epoch.
 
         >>> import torch
         >>> from adaption import CentralMomentDiscrepancyLoss
@@ -205,7 +206,7 @@ class CentralMomentDiscrepancyLoss(MomentsMetric):
         self.bounds = bounds
 
     def _check(self, source_features: Tensor, target_features: Tensor) -> None:
-        """One sample has moments, too."""
+        """Accept any batch: one sample has moments, too."""
 
     def _of_batch(self, source_features: Tensor, target_features: Tensor) -> Tensor:
         settings = {"num_moments": self.num_moments, "bounds": self.bounds}

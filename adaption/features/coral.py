@@ -1,4 +1,4 @@
-"""CORAL: the covariances of two domains, brought together."""
+"""CORAL: aligns the covariances of two domains."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def correlation_alignment(source_features: Tensor, target_features: Tensor, *, e
 
     .. math:: \mathrm{CORAL} = \frac{1}{4 d^2} \lVert C_s - C_t \rVert_F^2
 
-    with the covariances `C`, divided by the number of samples less one, of features of width `d`. It is blind to the
+    with the covariances `C` of `d` features, divided by the number of samples minus one. It does not depend on the
     means of the domains.
 
     For finite batches it is too high: under equal normal distributions with covariance :math:`\Sigma` its mean is
@@ -33,7 +33,7 @@ def correlation_alignment(source_features: Tensor, target_features: Tensor, *, e
         \frac{\operatorname{tr} \Sigma^2 + (\operatorname{tr} \Sigma)^2}{4 d^2}
         \Bigl(\frac1{n - 1} + \frac1{m - 1}\Bigr)
 
-    instead of 0. ``estimator="unbiased"`` has the right mean for every distribution. It estimates
+    instead of 0. ``estimator="unbiased"`` is unbiased for every distribution. It estimates
     :math:`\operatorname{tr} \Sigma_s \Sigma_t` by :math:`\operatorname{tr} C_s C_t`, and
     :math:`\operatorname{tr} \Sigma^2` of a domain from products of different samples only, which is
 
@@ -43,8 +43,8 @@ def correlation_alignment(source_features: Tensor, target_features: Tensor, *, e
 
     so it may be negative, and needs four samples of each domain.
 
-    No matrix of size `d x d` is made where features are wider than `n + m`: the norm comes of the products of all pairs
-    of samples, in float64, which costs :math:`(n + m)^2 d`.
+    No matrix of size `d x d` is formed where `d` is larger than `n + m`: the norm is computed from the products of all
+    pairs of samples, in float64, which costs :math:`(n + m)^2 d`.
 
     Shapes:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
@@ -53,7 +53,7 @@ def correlation_alignment(source_features: Tensor, target_features: Tensor, *, e
     Args:
         source_features: features of the source batch.
         target_features: features of the target batch, of the same layer.
-        estimator: ``"biased"``, as the paper has it, at least 0; or ``"unbiased"``.
+        estimator: ``"biased"``, as in the paper, at least 0; or ``"unbiased"``.
 
     Raises:
         TypeError: for anything but floating-point tensors.
@@ -87,16 +87,16 @@ def _check_sizes(source: Tensor, target: Tensor, estimator: str) -> None:
 
 
 def _weights(n: Any) -> tuple[Any, Any, Any]:
-    """What the unbiased estimate has of tr C^2 beyond one, of (tr C)^2, and of the sum of |z|^4."""
+    """The coefficients of the unbiased estimate for tr C^2, minus one, for (tr C)^2, and for the sum of |z|^4."""
     return (n + 1) / (n * (n - 3)), (n - 1) / (n * (n - 2) * (n - 3)), 1 / ((n - 2) * (n - 3))
 
 
 def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
     r"""The value, and its gradients.
 
-    With rows `Z`, centred and divided by the root of `n - 1`, the gradient of :math:`\lVert C_s - C_t \rVert^2` is
-    :math:`4 Z_s (C_s - C_t)` by those of the source, and :math:`4 Z_t (C_t - C_s)` by those of the target. Its columns
-    have the mean 0, as those of `Z` have, so that the centring takes nothing off it.
+    With rows `Z`, centred and divided by the square root of `n - 1`, the gradient of :math:`\lVert C_s - C_t \rVert^2`
+    is :math:`4 Z_s (C_s - C_t)` for those of the source, and :math:`4 Z_t (C_t - C_s)` for those of the target. Its
+    columns have the mean 0, like those of `Z`, so the centring does not change it.
     """
     unbiased, d = bool(options[0]), tensors[0].shape[1]
     sizes = [len(tensor) for tensor in tensors]
@@ -119,7 +119,7 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
 
 
 def _standardised(features: Tensor) -> Tensor:
-    """Centred rows, of which the matrix of products is the covariance."""
+    """Centred rows, scaled so that their Gram matrix is the covariance."""
     return (features - features.mean(0)) / math.sqrt(len(features) - 1)
 
 
@@ -158,10 +158,10 @@ class CorrelationAlignmentLoss(MomentsMetric):
     There is no adversary: the feature extractor minimises the value together with the task loss.
 
     The formula is that of :func:`adaption.functional.correlation_alignment`. `compute` is its value for all samples of
-    the epoch as one batch, exact over batches and ranks, and so nearly free of the bias that every batch has. It keeps
-    the covariance of each domain, :math:`d^2` numbers in float64: 4 MB for 512 features and 67 MB for 2,048, for both
-    domains, and adding to it takes longer than the loss itself where features are wide. ``pooled=False`` keeps two
-    numbers, and `compute` is the mean of the batches' values.
+    the epoch as one batch, exact over batches and ranks, and so nearly without the bias of a batch. It keeps the
+    covariance of each domain, :math:`d^2` numbers in float64: 4 MB for 512 features and 67 MB for 2,048, for both
+    domains; with many features, adding to it takes longer than the loss. ``pooled=False`` keeps two numbers, and
+    `compute` is the mean of the batches' values.
 
     Inputs of `update` and `forward`:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
@@ -177,15 +177,15 @@ class CorrelationAlignmentLoss(MomentsMetric):
 
     Raises:
         TypeError: for anything but floating-point tensors, and settings of a wrong type.
-        ValueError: as :func:`adaption.functional.correlation_alignment`, and where features are not as wide as in the
-            batches before.
+        ValueError: as :func:`adaption.functional.correlation_alignment`, and where the number of features differs from
+            that of the batches before.
 
     References:
         B. Sun, K. Saenko: Deep CORAL: Correlation Alignment for Deep Domain Adaptation. ECCV Workshops 2016.
         https://arxiv.org/abs/1607.01719
 
     Example:
-        Two batches whose covariances differ, of an epoch whose covariances do not.
+        The covariances differ in each batch, but not in the epoch.
 
         >>> import torch
         >>> from adaption import CorrelationAlignmentLoss

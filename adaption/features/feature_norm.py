@@ -1,4 +1,4 @@
-"""Adaptive feature norm: features of the target are as long as those of the source, and long enough for the task."""
+"""Adaptive feature norm: increases the norms of the features of both domains."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from adaption.features.mmd import check_pair
 def adaptive_feature_norm(
     source_features: Tensor, target_features: Tensor, step: float = 1.0, *, radius: float | None = None
 ) -> Tensor:
-    r"""Distance of the features' norms from somewhat larger ones, or of their means from a radius.
+    r"""Squared distance of the features' norms from slightly larger ones, or of their means from a radius.
 
     .. math::
         \mathrm{SAFN} = \frac1n \sum_i (|s_i| - |s_i|_0 - \Delta)^2
@@ -24,9 +24,9 @@ def adaptive_feature_norm(
         \mathrm{HAFN} = \Bigl(\frac1n \sum_i |s_i| - R\Bigr)^2 + \Bigl(\frac1m \sum_j |t_j| - R\Bigr)^2
 
     with source features `s`, target features `t`, and the norm :math:`|\cdot|_0` that is held constant in the
-    differentiation. Without a radius `R` it is the first, stepwise one. Its value is always :math:`2 \Delta^2`: it is
-    made for its gradient, :math:`-2 \Delta / n` along each feature, which lets all norms grow by the same step whatever
-    they are. With a radius it is the second one.
+    differentiation. Without a radius `R` it is the first, stepwise form. Its value is always :math:`2 \Delta^2`; only
+    its gradient matters, :math:`-2 \Delta / n` along each feature, which increases all norms by the same step. With a
+    radius it is the second form.
 
     Shapes:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
@@ -35,8 +35,8 @@ def adaptive_feature_norm(
     Args:
         source_features: features of the source batch.
         target_features: features of the target batch, of the same layer.
-        step: :math:`\Delta`, by which norms are to grow.
-        radius: `R`, which both means of the norms are to reach; it takes the place of the step.
+        step: :math:`\Delta`, by which norms should grow.
+        radius: `R`, the target of both mean norms; it replaces the step.
 
     Raises:
         TypeError: for anything but floating-point tensors and numbers.
@@ -59,7 +59,7 @@ def adaptive_feature_norm(
 
 
 def check_settings(step: float, radius: float | None) -> None:
-    """Step and radius."""
+    """Check step and radius."""
     _checks.positive("step", step)
     if radius is not None:
         _checks.number("radius", radius, at_least=0)
@@ -86,15 +86,15 @@ def _value(step: float, radius: float | None, *statistics: Any) -> Tensor:
 
 
 class AdaptiveFeatureNormLoss(AdditiveMetric):
-    r"""Adaptive feature norm (AFN, SAFN; with a radius HAFN); minimising it lets the features of both domains grow.
+    r"""Adaptive feature norm (AFN, SAFN; with a radius HAFN); minimising it increases the norms of the features.
 
-    Features of the target are shorter than those of the source where a network knows little of them. The formula is
-    that of :func:`adaption.functional.adaptive_feature_norm`. There is no adversary: the feature extractor
-    minimises the value, with a small weight, together with the task loss. No sample is compared with another, so the
-    target may lack classes of the source.
+    A network trained on the source gives target samples features of smaller norm. The formula is that of
+    :func:`adaption.functional.adaptive_feature_norm`. There is no adversary: the feature extractor minimises the value,
+    with a small weight, together with the task loss. No sample is compared with another, so the target may lack classes
+    of the source.
 
-    `compute` is exact over all samples of the epoch. Without a radius that is :math:`2 \Delta^2` for any features, so
-    watch `mean_norms`: the source's and the target's should come together.
+    `compute` is exact over all samples of the epoch. Without a radius it is :math:`2 \Delta^2` for any features, so
+    watch `mean_norms`: those of source and target should approach each other.
 
     Inputs of `update` and `forward`:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
@@ -102,8 +102,8 @@ class AdaptiveFeatureNormLoss(AdditiveMetric):
     Output: scalar, at least 0.
 
     Args:
-        step: :math:`\Delta`, by which norms are to grow.
-        radius: which both means of the norms are to reach; it takes the place of the step.
+        step: :math:`\Delta`, by which norms should grow.
+        radius: `R`, the target of both mean norms; it replaces the step.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

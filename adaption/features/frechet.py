@@ -1,4 +1,4 @@
-"""Fréchet distance: how far apart normal distributions with the means and covariances of the domains are."""
+"""Fréchet distance between normal distributions with the means and covariances of the domains."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def frechet_distance(source_features: Tensor, target_features: Tensor) -> Tensor
         \mathrm{FD} = \lVert \bar s - \bar t \rVert^2
         + \operatorname{tr} \bigl( C_s + C_t - 2 (C_s C_t)^{1/2} \bigr)
 
-    with the covariances `C`, divided by the number of samples less one. It is the least mean squared distance over
-    which samples of one normal distribution can be moved to become samples of the other, also known as the squared
-    2-Wasserstein distance; of images behind an Inception network it is the FID. Unlike CORAL it sees the means, and is
-    in units of squared features.
+    with the covariances `C`, divided by the number of samples minus one. It is the smallest mean squared distance over
+    which samples of one normal distribution must be moved to become samples of the other, also known as the squared
+    2-Wasserstein distance; for the features of an Inception network it is the FID. Unlike CORAL it compares the means,
+    and is in units of squared features.
 
-    No root of a matrix is taken: :math:`\operatorname{tr} (C_s C_t)^{1/2}` is the nuclear norm of the products of all
-    pairs of samples, :math:`S T^\top / \sqrt{(n - 1) (m - 1)}` with the centred features `S` and `T`. With the singular
-    vectors `U` and `V` the gradient of the norm by `S` is :math:`U V^\top T`, up to that factor: finite where
-    covariances are singular, as they are with fewer samples than features. What cannot be told from rounding counts as
-    0. Roots and norms are in float64.
+    No square root of a matrix is computed: :math:`\operatorname{tr} (C_s C_t)^{1/2}` is the nuclear norm of the
+    products of all pairs of samples, :math:`S T^\top / \sqrt{(n - 1) (m - 1)}` with the centred features `S` and `T`.
+    With the singular vectors `U` and `V` the gradient of the norm with respect to `S` is :math:`U V^\top T`, up to that
+    factor: finite where covariances are singular, as they are with fewer samples than features. Singular values below
+    rounding error count as 0. Roots and norms are in float64.
 
     Shapes:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
@@ -75,8 +75,8 @@ def _check_sizes(source: Tensor, target: Tensor) -> None:
 def _evaluate(tensors: list[Tensor], needed: list[bool], _options: list[float]) -> list[Tensor]:
     r"""The value, and its gradients.
 
-    With more samples than features, a root `A` of the covariance stands for the rows `Z`, which are orthonormal
-    columns times it: :math:`Z = (Z A^+) A`.
+    With more samples than features, a root `A` of the covariance replaces the rows `Z`, which are orthonormal columns
+    times `A`: :math:`Z = (Z A^+) A`.
     """
     dtype = tensors[0].dtype
     means = [tensor.mean(0) for tensor in tensors]
@@ -100,7 +100,7 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], _options: list[float]) 
 
 
 def _root(covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    r"""A matrix `A` with :math:`A^\top A` the covariance, its inverse, both 0 where all is rounding, and the trace."""
+    r"""A matrix `A` with :math:`A^\top A` the covariance, its inverse, both 0 below rounding error, and the trace."""
     values, vectors = torch.linalg.eigh(finite(covariance))
     rounding = 10 * len(values) * torch.finfo(values.dtype).eps
     roots = values.where(values > rounding * values[-1], 0.0).sqrt()
@@ -119,12 +119,12 @@ _distance = ClosedForm("frechet_distance", _evaluate)
 class FrechetDistanceLoss(MomentsMetric):
     r"""Fréchet distance between the domains; minimising it gives their features the same mean and covariance.
 
-    There is no adversary: the feature extractor minimises the value together with the task loss. Without a step
-    it says how far the domains are apart, in units of squared features.
+    There is no adversary: the feature extractor minimises the value together with the task loss. Without training, it
+    measures how far apart the domains are, in units of squared features.
 
     The formula is that of :func:`adaption.functional.frechet_distance`. `compute` is its value for all samples of the
-    epoch as one batch, exact over batches and ranks. That of a batch is far above it: with fewer samples than features,
-    the covariances of two batches of one domain share few directions. It keeps the covariance of each domain,
+    epoch as one batch, exact over batches and ranks. The value of a batch is far above it: with fewer samples than
+    features, the covariances of two batches of one domain share few directions. It keeps the covariance of each domain,
     :math:`d^2` numbers in float64: 4 MB for 512 features and 67 MB for 2,048, for both domains. ``pooled=False`` keeps
     two numbers, and `compute` is the mean of the batches' values.
 
@@ -141,8 +141,8 @@ class FrechetDistanceLoss(MomentsMetric):
 
     Raises:
         TypeError: for anything but floating-point tensors, and settings of a wrong type.
-        ValueError: as :func:`adaption.functional.frechet_distance`, and where features are not as wide as in the
-            batches before.
+        ValueError: as :func:`adaption.functional.frechet_distance`, and where the number of features differs from that
+            of the batches before.
 
     References:
         D. C. Dowson, B. V. Landau: The Fréchet Distance between Multivariate Normal Distributions. Journal of

@@ -1,4 +1,4 @@
-"""Higher-order moment matching: the products of several features, of any kind, with equal means in both domains."""
+"""Higher-order moment matching: gives the products of several features equal means in both domains."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ from adaption.features.mmd import check_pair
 
 @full_precision
 def higher_order_moment_matching(source_features: Tensor, target_features: Tensor, *, order: int = 3) -> Tensor:
-    r"""Mean squared difference between the central moments of one order, of all combinations of features.
+    r"""Mean squared difference between the central moments of one order, over all combinations of features.
 
     .. math::
         \mathrm{HoMM} = \frac1{d^p} \lVert M(x) - M(y) \rVert^2, \qquad
         M(x) = \frac1n \sum_i x_i^{\otimes p}
 
-    with the source features `x` and the target features `y`, both less their own means, and the order `p`. The entries
-    of :math:`x^{\otimes p}` are the products of `p` features, one for each way to choose them: of order 3, the mean
-    tells skewness where all three are the same, and otherwise how the product of two features goes with a third.
+    with the source features `x` and the target features `y`, both minus their means, and the order `p`. The entries of
+    :math:`x^{\otimes p}` are the products of `p` features, one for each way to choose them: for order 3, the mean is
+    the skewness where all three are the same, and otherwise measures how the product of two features depends on a
+    third.
 
-    The :math:`d^p` entries are never formed. The scalar product of two such tensors is a power of that of the features,
+    The :math:`d^p` entries are never formed. The inner product of two such tensors is a power of that of the features,
     so that
 
     .. math::
         d^p \, \mathrm{HoMM} = \frac1{n^2} \sum_{ij} (x_i^\top x_j)^p + \frac1{m^2} \sum_{ij} (y_i^\top y_j)^p
         - \frac2{nm} \sum_{ij} (x_i^\top y_j)^p
 
-    for the cost of :math:`(n + m)^2 d`, whatever the order. Products and powers are in float64, since the difference is
-    small beside its terms.
+    at the cost of :math:`(n + m)^2 d` for any order. Products and powers are in float64, since the difference is small
+    compared with its terms.
 
     The means of the domains are not compared. At order 2 the moments are covariances: the value is four times that of
     :func:`~adaption.functional.correlation_alignment`, if its covariances are divided by the number of samples.
@@ -75,21 +76,21 @@ def higher_order_moment_matching(source_features: Tensor, target_features: Tenso
 
 
 def check_order(order: object) -> None:
-    """Of the first order, centred moments are 0."""
+    """The order must be at least 2: the first centred moments are 0."""
     _checks.count("order", order, at_least=2, at_most=100)
 
 
 def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -> list[Tensor]:
     r"""The value, and its gradients.
 
-    That by the centred sample :math:`x_i` is
+    The gradient for the centred sample :math:`x_i` is
 
     .. math::
         \frac{2 p}{n d^p} \Bigl( \frac1n \sum_j (x_i^\top x_j)^{p-1} x_j
         - \frac1m \sum_j (x_i^\top y_j)^{p-1} y_j \Bigr)
 
-    of which the centring takes off the mean over the samples. The features are divided by the root of `d` before, so
-    that no power of `d` can overflow.
+    from which the centring subtracts the mean over the samples. The features are first divided by the square root of
+    `d`, so that no power of `d` can overflow.
     """
     order, root, dtype = int(options[0]), math.sqrt(tensors[0].shape[1]), tensors[0].dtype
     x, y = (_centred(tensor).mul_(1 / root) for tensor in tensors)
@@ -114,7 +115,7 @@ def _centred(features: Tensor) -> Tensor:
 
 
 def _mean(powers: Tensor, products: Tensor) -> Tensor:
-    """The mean of powers one higher, without another matrix."""
+    """The mean of the next higher powers, without another matrix."""
     return torch.dot(powers.view(-1), products.view(-1)) / products.numel()
 
 
@@ -124,8 +125,8 @@ _distance = ClosedForm("higher_order_moment_matching", _evaluate)
 class HigherOrderMomentMatchingLoss(BatchMeanMetric):
     r"""Higher-order moment matching (HoMM): minimising it gives the products of several features equal means.
 
-    There is no adversary: the feature extractor minimises the value together with the task loss. It sees what CORAL
-    does not, the shape of the distribution beyond its covariance, and what CMD does not, how features go together.
+    There is no adversary: the feature extractor minimises the value together with the task loss. Unlike CORAL it
+    compares the shape of the distribution beyond its covariance, and unlike CMD the dependence between features.
 
     The formula is that of :func:`adaption.functional.higher_order_moment_matching`. `compute` returns the mean of the
     batch values. Under equal distributions it is not 0 but about :math:`(1/n + 1/m)` times the mean of
@@ -137,7 +138,7 @@ class HigherOrderMomentMatchingLoss(BatchMeanMetric):
     Output: scalar, at least 0.
 
     Args:
-        order: the order of the moments, at least 2; 3 for the skewness, 4 for long tails.
+        order: the order of the moments, at least 2; 3 for skewness, 4 for long tails.
         gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
             DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
@@ -151,8 +152,8 @@ class HigherOrderMomentMatchingLoss(BatchMeanMetric):
         Unsupervised Domain Adaptation. AAAI 2020. https://arxiv.org/abs/1912.11976
 
     Example:
-        Three features of -1 and 1, whose product is always 1 in one domain and always -1 in the other. Each of them and
-        each pair looks the same; of the 27 third moments, six differ by 2.
+        Three features of -1 and 1, whose product is always 1 in one domain and always -1 in the other. Single features
+        and pairs have equal distributions; six of the 27 third moments differ by 2.
 
         >>> import torch
         >>> from adaption import HigherOrderMomentMatchingLoss

@@ -1,4 +1,4 @@
-"""DARE-GRAM: the inverse Gram matrices of two domains, brought together, for regression."""
+"""DARE-GRAM: aligns the inverse Gram matrices of two domains, for regression."""
 
 from __future__ import annotations
 
@@ -30,25 +30,26 @@ def inverse_gram_alignment(
     r"""Distance between the inverse Gram matrices of source and target features, in angle and in scale.
 
     A linear regression on the features `X` has the solution :math:`(A^\top A)^{-1} A^\top y` with :math:`A = [1, X]`,
-    so that the inverse Gram matrix is what decides about it. With
+    which depends on the features through the inverse Gram matrix. With
 
     .. math:: G = \frac1n A^\top A = \sum_i \lambda_i v_i v_i^\top, \qquad
         G^+ = \sum_{i \le j} \frac1{\lambda_i} v_i v_i^\top
 
-    of each domain, eigenvalues from the largest on, the loss is
+    for each domain, with eigenvalues in descending order, the loss is
 
     .. math::
         w_a \frac1{d + 1} \sum_c \bigl( 1 - \cos (G_s^+ e_c, G_t^+ e_c) \bigr)
         + \frac{w_s}{j} \lVert (\lambda_{s,1}, .., \lambda_{s,j}) - (\lambda_{t,1}, .., \lambda_{t,j}) \rVert
 
-    with the columns of the inverses. Small eigenvalues are left out, whose inverses would be large and noisy: `j` is
-    one less than the number of leading eigenvalues that hold no more than the share `energy` of their sum, at least 1,
-    and the larger one of both domains. Eigenvalues that are rounding are never inverted. Two columns of zeros, as
-    features that are dead in both domains have them, count as equal.
+    with the columns of the inverses. Small eigenvalues are left out, because their inverses would be large and noisy:
+    `j` is one less than the number of leading eigenvalues that hold no more than the share `energy` of their sum, at
+    least 1, and the larger one of both domains. Eigenvalues below rounding error are never inverted. Two columns of
+    zeros, from features that are 0 in both domains, count as equal.
 
-    The choice of `j` has no gradient. That of the inverse comes of divided differences of :math:`1 / \lambda`, finite
-    where eigenvalues coincide; it is large where :math:`\lambda_j` and :math:`\lambda_{j+1}` are close and not equal.
-    All is in float64, and of fewer samples than features no matrix of size `d x d` is made.
+    The choice of `j` has no gradient. The gradient of the inverse is computed from divided differences of
+    :math:`1 / \lambda`, finite where eigenvalues coincide; it is large where :math:`\lambda_j` and
+    :math:`\lambda_{j+1}` are close but not equal. Everything is in float64, and with fewer samples than features no
+    matrix of size `d x d` is formed.
 
     Shapes:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
@@ -70,8 +71,8 @@ def inverse_gram_alignment(
         Matrices. CVPR 2023. https://arxiv.org/abs/2303.13325
 
     Example:
-        For features that are 2 and 4 beside the 1, the leading eigenvalue is :math:`1 + x^2`, here 5 and 17, with the
-        vector :math:`(1, x)`. Both columns of an inverse have this direction.
+        For the features 2 and 4, with the 1 before them, the leading eigenvalue is :math:`1 + x^2`, here 5 and 17, with
+        the vector :math:`(1, x)`. Both columns of an inverse have this direction.
 
         >>> import torch
         >>> from adaption.functional import inverse_gram_alignment
@@ -87,20 +88,20 @@ def inverse_gram_alignment(
 
 
 def check_settings(energy: object, angle_weight: object, scale_weight: object) -> None:
-    """The share of the spectrum, and both weights."""
+    """Check the share of the spectrum, and both weights."""
     _checks.number("energy", energy, above=0, at_most=1)
     _checks.number("angle_weight", angle_weight, at_least=0)
     _checks.number("scale_weight", scale_weight, at_least=0)
 
 
 def _last_within(spectrum: Spectrum, energy: float) -> Tensor:
-    """The last index, from 0, at which the eigenvalues so far hold no more than this share of their sum, or -1."""
+    """The last index, from 0, up to which the eigenvalues hold no more than this share of their sum, or -1."""
     sums = spectrum.values.cumsum(0)
     return torch.sum(sums / sums[-1] <= energy) - 1
 
 
 def _inverses(spectrum: Spectrum, number: Tensor) -> Tensor:
-    """Those of the leading eigenvalues, one for each eigenvector, and 0 for all others."""
+    """The inverses of the leading eigenvalues, one for each eigenvector, and 0 for all others."""
     values = spectrum.values[: spectrum.vectors.shape[1]]
     chosen = (torch.arange(len(values), device=values.device) < number) & (values > 0)
     return torch.where(chosen, values, 1).reciprocal() * chosen
@@ -135,11 +136,11 @@ class _Comparison:
         return value
 
     def gradient(self, domain: int, rows: Tensor, angle_weight: float, scale_weight: float) -> Tensor:
-        r"""That by the rows `B` of a domain, of which `B' B` is the Gram matrix.
+        r"""The gradient for the rows `B` of a domain, whose Gram matrix is `B' B`.
 
-        With the gradient `H` by the inverse, that by :math:`G = V \Lambda V^\top` is
+        With the gradient `H` for the inverse, that for :math:`G = V \Lambda V^\top` is
         :math:`V (\Gamma \circ V^\top H V) V^\top` with the divided differences :math:`\Gamma` of the function that
-        inverts the leading eigenvalues and takes all others to 0, and that by `B` twice `B` times it.
+        inverts the leading eigenvalues and maps all others to 0, and that for `B` is twice `B` times it.
         """
         own, other = self.spectra[domain], self.spectra[1 - domain]
         v, w, overlap = own.vectors, other.vectors, self.overlap if domain == 0 else self.overlap.T
@@ -177,7 +178,7 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
 
 
 def _with_ones(features: Tensor) -> Tensor:
-    """Rows of which the matrix of products is the mean over the samples."""
+    """Rows with a 1 before them, scaled so that their Gram matrix is the mean over the samples."""
     return F.pad(features, (1, 0), value=1.0) / math.sqrt(len(features))
 
 
@@ -185,10 +186,10 @@ _alignment = ClosedForm("inverse_gram_alignment", _evaluate)
 
 
 class InverseGramAlignmentLoss(MomentsMetric):
-    r"""DARE-GRAM: minimising it makes one linear regression on the features right for both domains.
+    r"""DARE-GRAM: minimising it makes the same linear regression on the features fit both domains.
 
-    There is no adversary: the feature extractor minimises the value together with the task loss. It is made for
-    regression, where losses that align all of the features tend to change their scale, and with it the predictions.
+    There is no adversary: the feature extractor minimises the value together with the task loss. It is for regression,
+    where losses that align the features themselves tend to change their scale, and so the predictions.
 
     The formula is that of :func:`adaption.functional.inverse_gram_alignment`. `compute` is its value for all samples of
     the epoch as one batch, exact over batches and ranks. It keeps mean and covariance of each domain, :math:`d^2`
@@ -211,8 +212,8 @@ class InverseGramAlignmentLoss(MomentsMetric):
 
     Raises:
         TypeError: for anything but floating-point tensors, and settings of a wrong type.
-        ValueError: as :func:`adaption.functional.inverse_gram_alignment`, and where features are not as wide as in the
-            batches before.
+        ValueError: as :func:`adaption.functional.inverse_gram_alignment`, and where the number of features differs from
+            that of the batches before.
 
     References:
         I. Nejjar, Q. Wang, O. Fink: DARE-GRAM: Unsupervised Domain Adaptation Regression by Aligning Inverse Gram
@@ -250,7 +251,7 @@ class InverseGramAlignmentLoss(MomentsMetric):
         self.scale_weight = scale_weight
 
     def _check(self, source_features: Tensor, target_features: Tensor) -> None:
-        """One sample has a Gram matrix, too."""
+        """Accept any batch: one sample has a Gram matrix, too."""
 
     def _of_batch(self, source_features: Tensor, target_features: Tensor) -> Tensor:
         return inverse_gram_alignment(
@@ -268,7 +269,7 @@ class InverseGramAlignmentLoss(MomentsMetric):
 
 
 def _gram(domain: Moments) -> Tensor:
-    """That of the features with a 1 before them, divided by the number of samples."""
+    """The Gram matrix of the features with a 1 before them, divided by the number of samples."""
     mean = F.pad(domain.mean, (1, 0), value=1.0)
     d = len(domain.mean)
     return torch.outer(mean, mean) + F.pad(domain.sums[0].view(d, d) / domain.number, (1, 0, 1, 0))

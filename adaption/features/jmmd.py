@@ -39,7 +39,7 @@ def joint_maximum_mean_discrepancy(
             - \frac2{nm} \sum_{i,j} \prod_\ell k_\ell(s_i^\ell, t_j^\ell)
 
     with `n` source samples `s`, `m` target samples `t`, layers :math:`\ell`, and for each layer the kernel of
-    :func:`adaption.functional.maximum_mean_discrepancy` with a bandwidth of its own. The usual layers are the features
+    :func:`adaption.functional.maximum_mean_discrepancy` with a separate bandwidth. The usual layers are the features
     and the softmax of the logits. One layer and one kernel give the MMD with one kernel.
 
     Shapes:
@@ -54,8 +54,8 @@ def joint_maximum_mean_discrepancy(
         target_weights: the same for the target samples.
         num_kernels: number of Gaussians per layer, or one number for each layer. With one Gaussian in every layer,
             their product is a single Gaussian.
-        bandwidth: ``"median"``, ``"mean"`` or a positive number, of each layer by itself, or one of these for each
-            layer.
+        bandwidth: ``"median"``, ``"mean"`` or a positive number, applied to each layer separately, or one of these for
+            each layer.
         estimator: ``"biased"`` or ``"unbiased"``.
 
     Raises:
@@ -68,7 +68,7 @@ def joint_maximum_mean_discrepancy(
         https://arxiv.org/abs/1605.06636
 
     Example:
-        In each of two layers one sample a side, at the distance of the bandwidth: :math:`2 - 2 e^{-1} e^{-1}`.
+        Two layers, one sample per domain, at the distance of the bandwidth: :math:`2 - 2 e^{-1} e^{-1}`.
 
         >>> import torch
         >>> from adaption.functional import joint_maximum_mean_discrepancy
@@ -92,7 +92,7 @@ def joint_maximum_mean_discrepancy(
 def check_layer_settings(
     num_kernels: int | Sequence[int], bandwidth: Bandwidth | Sequence[Bandwidth], estimator: str
 ) -> None:
-    """The settings of MMD, each of all layers or of one after the other."""
+    """Check the settings of MMD, each for all layers or one for each layer."""
     numbers = num_kernels if isinstance(num_kernels, (list, tuple)) else [num_kernels]
     bandwidths = bandwidth if isinstance(bandwidth, (list, tuple)) else [bandwidth]
     for name, values in (("num_kernels", numbers), ("bandwidth", bandwidths)):
@@ -117,7 +117,7 @@ def _per_layer(name: str, setting: Setting | Sequence[Setting], number: int) -> 
 
 
 def check_layers(source_features: Sequence[Tensor], target_features: Sequence[Tensor]) -> None:
-    """Two lists of equally many layers, each list with the same samples in all of its layers."""
+    """Two lists of equally many layers, each with the same number of samples in all layers."""
     for name, layers in (("source_features", source_features), ("target_features", target_features)):
         if not isinstance(layers, (list, tuple)):
             msg = (
@@ -158,15 +158,15 @@ def _modules(thetas: Iterable[nn.Module]) -> list[nn.Module]:
 class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
     r"""Joint maximum mean discrepancy of several layers; minimising it aligns their joint distributions.
 
-    The formula is that of :func:`adaption.functional.joint_maximum_mean_discrepancy`. Without `thetas` there is
-    no adversary: the feature extractor minimises the value together with the task loss. With `thetas` this is the
+    The formula is that of :func:`adaption.functional.joint_maximum_mean_discrepancy`. Without `thetas` there is no
+    adversary: the feature extractor minimises the value together with the task loss. With `thetas` this is the
     adversarial JMMD: the thetas maximise what the feature extractor minimises, so put a
-    :class:`adaption.layers.GradientReversalLayer` before and another one behind the layers of each theta: the one
-    behind turns the sign for the theta, the one before turns it back for the feature extractor.
+    :class:`adaption.layers.GradientReversalLayer` before and another one after the layers of each theta: the one after
+    reverses the sign for the theta, the one before restores it for the feature extractor.
 
-    `compute` returns the mean of the batch values, each weighted by its number of samples `n + m`; with
-    ``pooled=True`` the exact value over all samples of the epoch, as in
-    :class:`adaption.MaximumMeanDiscrepancyLoss`, of what the thetas made of each batch.
+    `compute` returns the mean of the batch values, each weighted by its number of samples `n + m`; with ``pooled=True``
+    the exact value over all samples of the epoch, as in :class:`adaption.MaximumMeanDiscrepancyLoss`, computed from the
+    outputs of the thetas for each batch.
 
     Inputs of `update` and `forward`:
         - `source_features`: a list with one tensor :math:`(n, d_\ell)` per layer, `target_features`: the same with `m`
@@ -180,16 +180,16 @@ class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
             layer. JAN as published: ``num_kernels=[5, 1], bandwidth=["mean", 1.68]`` on features and predictions.
         estimator: ``"biased"`` or ``"unbiased"``.
         thetas: one Module per layer, applied to the features before the kernel; trained, saved and moved with the
-            metric. Each sees both domains in one batch, so that batch normalisation cannot hide what parts them.
+            metric. Each sees both domains in one batch, so that batch normalisation cannot hide their difference.
         pooled: whether `compute` is the value over all samples of the epoch.
         gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
             DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
-        TypeError: for anything but lists of floating-point tensors, and `thetas` that are no Modules.
-        ValueError: as :func:`adaption.functional.joint_maximum_mean_discrepancy`, and where the number of layers is not
-            that of the `thetas`.
+        TypeError: for anything but lists of floating-point tensors, and `thetas` that are not Modules.
+        ValueError: as :func:`adaption.functional.joint_maximum_mean_discrepancy`, and where the number of layers
+            differs from that of the `thetas`.
 
     References:
         M. Long, H. Zhu, J. Wang, M. Jordan: Deep Transfer Learning with Joint Adaptation Networks. ICML 2017.
@@ -305,7 +305,7 @@ class JointMaximumMeanDiscrepancyLoss(GlobalBatchMetric):
 
     @staticmethod
     def _mapped(thetas: Iterable[nn.Module], source: Sequence[Tensor], target: Sequence[Tensor]) -> list[list[Tensor]]:
-        """What the thetas make of the layers, both domains in one batch."""
+        """The outputs of the thetas for the layers, both domains in one batch."""
         stacked = [torch.cat(pair) for pair in zip(source, target, strict=True)]
         mapped = [theta(as_parameters(theta, layer)) for theta, layer in zip(thetas, stacked, strict=True)]
         for index, layer in enumerate(mapped):

@@ -47,21 +47,21 @@ def maximum_mean_discrepancy(
         - output: scalar
 
     The biased estimate lies in :math:`[0, 2]` and is 0 for equal batches, but its mean under equal distributions is
-    above 0, by about :math:`(1/n + 1/m)(1 - \mathbb{E} k)`. The unbiased and the linear one have mean 0 there, and so
-    are negative half of the time: no fault, and no harm to training.
+    above 0, by about :math:`(1/n + 1/m)(1 - \mathbb{E} k)`. The unbiased and the linear estimate have mean 0 there, and
+    so are negative half of the time, which does no harm to training.
 
     Args:
         source_features: features of the source batch.
         target_features: features of the target batch, of the same layer.
         source_weights: weights of the source samples, normalised to sum 1 inside. Only with ``estimator="biased"``.
-            They leave the bandwidth alone.
+            They do not affect the bandwidth.
         target_weights: the same for the target samples.
         num_kernels: number `K` of Gaussians, at most 100, whose scales double from one to the next.
-        bandwidth: ``"median"``, ``"mean"`` or a positive number in units of squared distance. Where the median is 0
-            though not all distances are, the mean takes its place.
+        bandwidth: ``"median"``, ``"mean"`` or a positive number in units of squared distance. Where the median is 0 but
+            not all distances are, the mean replaces it.
         estimator: ``"biased"``; ``"unbiased"``: without the diagonals of the two within-domain sums; ``"linear"``: the
             mean of :math:`k(s_1, s_2) + k(t_1, t_2) - k(s_1, t_2) - k(s_2, t_1)` over disjoint pairs of consecutive
-            samples, in :math:`O(n)`, with the bandwidth from the distances it uses. It needs `n = m` and drops an odd
+            samples, in :math:`O(n)`, with the bandwidth from the distances in it. It needs `n = m` and drops an odd
             last sample.
 
     Raises:
@@ -104,7 +104,7 @@ def estimate(
     bandwidths: Sequence[Bandwidth],
     estimator: str,
 ) -> Tensor:
-    """The biased or unbiased estimate from the stacked rows of both domains, in one or more layers.
+    """The biased or unbiased estimate from the stacked rows of both domains, for one or more layers.
 
     With `K` the kernel matrix and w the weights, those of the target negative, the biased estimate is ``w' K w``. The
     unbiased one drops the diagonals, where ``k(x, x) = 1``: the mean over i != j is ``q + (q - 1) / (n - 1)`` with
@@ -124,7 +124,7 @@ def estimate(
 
 
 def normalised(name: str, weights: Tensor | None, samples: Tensor) -> Tensor:
-    """Weights of `samples` that sum to 1, equal ones where there are none."""
+    """Weights of `samples` that sum to 1, by default equal."""
     if weights is None:
         return samples.new_full((len(samples),), 1 / len(samples))
     _checks.weights(name, weights, samples)
@@ -191,8 +191,8 @@ def median_bandwidth(source_features: Tensor, target_features: Tensor) -> Tensor
 
     .. math:: b = \operatorname{median}_{i < j} |x_i - x_j|^2, \qquad x = (s_1, .., s_n, t_1, .., t_m)
 
-    With an even number of distances the lower middle one is taken, as in :func:`torch.median`. Where it is 0 though not
-    all distances are, the mean takes its place; where all are 0 the bandwidth is 1. Its gradient is that of the one
+    With an even number of distances the lower middle one is taken, as in :func:`torch.median`. Where it is 0 but not
+    all distances are, the mean replaces it; where all are 0 the bandwidth is 1. Its gradient is that of the one
     distance, or of the mean.
 
     Shapes:
@@ -238,10 +238,10 @@ class MaximumMeanDiscrepancyLoss(GlobalBatchMetric):
     block estimator of Zaremba, Gretton and Blaschko: B-tests, NeurIPS 2013, https://arxiv.org/abs/1307.1954). The
     biased estimate is too high by a bias that falls as the batch grows, so compare epochs of equal batch size only.
     With ``pooled=True`` the features of the epoch are kept and `compute` is the exact value over all of them. With
-    ``pooled="random_features"`` it is close to that value, in the memory of a few sums: kernels are means over `D / 2`
-    random frequencies, drawn from a fixed seed, the same in every metric and on every rank. The error falls as
-    :math:`1 / \sqrt D`, and `approximation_error` tells it; the time of a batch is linear in its samples, and `forward`
-    is the value of the batch by the same features.
+    ``pooled="random_features"`` it approximates that value in the memory of a few sums: kernels are means over `D / 2`
+    random frequencies, drawn with a fixed seed, the same in every metric and on every rank. The error falls as
+    :math:`1 / \sqrt D`; `approximation_error` estimates it. The time of a batch is linear in its samples, and `forward`
+    uses the same random features.
 
     Inputs of `update` and `forward`:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
@@ -256,7 +256,7 @@ class MaximumMeanDiscrepancyLoss(GlobalBatchMetric):
         pooled: whether `compute` is the value over all samples of the epoch: False, True, or ``"random_features"`` for
             an approximation in constant memory, which needs a number as bandwidth, the biased or unbiased estimate, and
             no weights.
-        num_random_features: `D`, an even number of at least four for each kernel; of use with random features only.
+        num_random_features: `D`, an even number of at least four for each kernel; used only with random features.
         gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
             DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
@@ -320,9 +320,9 @@ class MaximumMeanDiscrepancyLoss(GlobalBatchMetric):
 
     @property
     def approximation_error(self) -> Tensor:
-        """The standard error of the epoch value over the draw of random features, over all ranks as `compute`.
+        """The standard error of the epoch value over the random features, over all ranks as `compute`.
 
-        It is 0 where nothing is drawn, and NaN before the first batch.
+        It is 0 without random features, and NaN before the first batch.
         """
         if not isinstance(self.pooled, str):
             return 0 * self.compute()

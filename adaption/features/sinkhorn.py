@@ -1,4 +1,4 @@
-"""Sinkhorn divergence: what it costs to carry one domain's samples to where the other's are."""
+"""Sinkhorn divergence: the cost of moving the samples of one domain to those of the other."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def sinkhorn_divergence(
         \mathrm{OT}(s, t) = \min_\pi \sum_{ij} \pi_{ij} |s_i - t_j|^2 + \varepsilon \, \mathrm{KL}(\pi \,|\, a b^\top)
 
     over all plans :math:`\pi` whose rows sum to the weights `a` of the source samples and whose columns sum to the
-    weights `b` of the target samples, :math:`1 / n` and :math:`1 / m` unless given. The regularisation
+    weights `b` of the target samples, by default :math:`1 / n` and :math:`1 / m`. The regularisation
     :math:`\varepsilon` is `regularization` times the mean of the squared distances between the domains, in all three
     terms; it is held constant in the differentiation, and where the mean is 0 it counts as 1.
 
@@ -41,14 +41,14 @@ def sinkhorn_divergence(
     that of optimal transport, the squared Wasserstein distance; for :math:`\varepsilon \to \infty` it is the squared
     distance of the means.
 
-    Each term is found by Sinkhorn's iteration, of float64 numbers in the log domain, in memory of all pairs of samples.
-    Gradients come from the plans: nothing of the iteration is differentiated, because at its end small changes of the
-    plan do not change the cost.
+    Each term is computed by Sinkhorn's iteration in float64 and in the log domain, in the memory of all pairs of
+    samples. Gradients come from the plans: the iteration is not differentiated, because at the optimum small changes of
+    the plan do not change the cost.
 
     Shapes:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
         - `source_weights`: :math:`(n,)` or :math:`(n, 1)`, `target_weights`: the same with `m`
-        - output: scalar, at least 0 where the iteration has come to its end; it grows with the square of the features
+        - output: scalar, at least 0 once the iteration has converged; it grows with the square of the features
 
     Args:
         source_features: features of the source batch.
@@ -56,8 +56,8 @@ def sinkhorn_divergence(
         source_weights: weights of the source samples, normalised to sum 1 inside.
         target_weights: the same for the target samples.
         regularization: :math:`\varepsilon` in units of the mean cost between the domains.
-        max_iters: most steps of the iteration. On the CPU it ends before where nothing changes any more; elsewhere, all
-            steps are taken, because nothing is read.
+        max_iters: maximum number of steps. On the CPU the iteration stops earlier at convergence; elsewhere all steps
+            are taken, because convergence is not checked.
 
     Raises:
         TypeError: for anything but floating-point tensors, a number and an integer.
@@ -72,8 +72,8 @@ def sinkhorn_divergence(
         MMD using Sinkhorn Divergences. AISTATS 2019. https://arxiv.org/abs/1810.08278
 
     Example:
-        Each target sample lies 1 away from a source sample, and these are so far from each other that the plan is
-        clear: it carries everything by 1.
+        Each target sample lies 1 away from a source sample, and these are so far from each other that the plan moves
+        every sample by 1.
 
         >>> import torch
         >>> from adaption.functional import sinkhorn_divergence
@@ -90,7 +90,7 @@ def sinkhorn_divergence(
 
 
 def check_settings(regularization: float, max_iters: int) -> None:
-    """The settings of the iteration."""
+    """Check the settings of the iteration."""
     _checks.positive("regularization", regularization)
     _checks.count("max_iters", max_iters)
 
@@ -130,11 +130,11 @@ _divergence = ClosedForm("sinkhorn_divergence", _evaluate)
 
 
 class SinkhornDivergenceLoss(BatchMeanMetric):
-    r"""Sinkhorn divergence between source and target features; minimising it carries one domain onto the other.
+    r"""Sinkhorn divergence between source and target features; minimising it moves one domain onto the other.
 
-    The formula is that of :func:`adaption.functional.sinkhorn_divergence`. There is no adversary: the feature
-    extractor minimises the value together with the task loss. It sees how far the domains are apart also where they do
-    not overlap, in units of squared features.
+    The formula is that of :func:`adaption.functional.sinkhorn_divergence`. There is no adversary: the feature extractor
+    minimises the value together with the task loss. It measures the distance of the domains even where they do not
+    overlap, in units of squared features.
 
     `compute` returns the mean of the batch values.
 
@@ -142,11 +142,11 @@ class SinkhornDivergenceLoss(BatchMeanMetric):
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
         - `source_weights`: :math:`(n,)` or :math:`(n, 1)`, optional; `target_weights`: the same with `m`
 
-    Output: scalar, at least 0 but for rounding.
+    Output: scalar, at least 0 up to rounding.
 
     Args:
         regularization: the regularisation in units of the mean squared distance between the domains.
-        max_iters: most steps of Sinkhorn's iteration.
+        max_iters: maximum number of steps of Sinkhorn's iteration.
         gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
             DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.

@@ -1,4 +1,4 @@
-"""Sliced Wasserstein distance: the domains compared along many lines, on each of them exactly."""
+"""Sliced Wasserstein distance: compares the domains along many lines, exactly on each of them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def sliced_wasserstein(source_features: Tensor, target_features: Tensor, project
         \mathrm{SW} = \frac1k \sum_{l=1}^k \int_0^1 \bigl(F_{s, l}^{-1}(u) - F_{t, l}^{-1}(u)\bigr)^2 \, du
 
     with the quantile functions :math:`F^{-1}` of the source and target features times the column `l` of `projections`.
-    Samples on a line are carried at the least cost in their order: with equally many samples, that is the mean of the
+    On a line, moving samples in their order has the smallest cost: with equally many samples, that is the mean of the
     squared differences of the sorted projections. With `n` and `m` samples, the quantile functions are steps of width
-    :math:`1 / n` and :math:`1 / m`, and the integral is a sum over the at most `n + m` pieces between their jumps, as
-    exact as the other. So a batch and the same batch with every sample twice are 0 apart.
+    :math:`1 / n` and :math:`1 / m`, and the integral is an exact sum over the at most `n + m` pieces between their
+    jumps. So the distance of a batch to the same batch with every sample twice is 0.
 
-    With columns of length 1, drawn evenly from all directions, a shift by `s` of all samples gives
-    :math:`|s|^2 / d` on average.
+    With columns of length 1, drawn uniformly from all directions, a shift by `s` of all samples gives :math:`|s|^2 / d`
+    on average.
 
     Shapes:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
@@ -39,11 +39,12 @@ def sliced_wasserstein(source_features: Tensor, target_features: Tensor, project
     Args:
         source_features: features of the source batch.
         target_features: features of the target batch, of the same layer.
-        projections: a direction in each column, taken as it is and held constant in the differentiation.
+        projections: a direction in each column, not normalised and held constant in the differentiation.
 
     Raises:
         TypeError: for anything but floating-point tensors.
-        ValueError: for empty batches, wrong ranks, differing widths or devices, and projections of another width.
+        ValueError: for empty batches, wrong ranks, differing widths or devices, and projections with another number of
+            rows.
 
     References:
         N. Bonneel, J. Rabin, G. Peyré, H. Pfister: Sliced and Radon Wasserstein Barycenters of Measures. Journal of
@@ -88,7 +89,7 @@ def _check_width(projections: Tensor, features: Tensor) -> None:
 def _along_the_quantiles(source: Tensor, target: Tensor, n: int, m: int) -> Tensor:
     """The sum over directions, from sorted projections ``(k, n)`` and ``(k, m)``.
 
-    In units of ``1 / (n m)`` both quantile functions jump at whole numbers. Where they do at once, a piece has width 0.
+    In units of ``1 / (n m)`` both quantile functions jump at integers. Where both jump, a piece has width 0.
     """
     of_source, of_target = torch.arange(n, device=source.device) * m, torch.arange(m, device=source.device) * n
     starts = torch.cat([of_source, of_target]).sort().values
@@ -98,15 +99,14 @@ def _along_the_quantiles(source: Tensor, target: Tensor, n: int, m: int) -> Tens
 
 
 class SlicedWassersteinLoss(BatchMeanMetric):
-    r"""Sliced Wasserstein distance between source and target features; minimising it carries one onto the other.
+    r"""Sliced Wasserstein distance between source and target features; minimising it moves one onto the other.
 
-    The formula is that of :func:`adaption.functional.sliced_wasserstein`. There is no adversary: the feature
-    extractor minimises the value together with the task loss. Sorting is all that it costs, and memory is linear in the
-    samples.
+    The formula is that of :func:`adaption.functional.sliced_wasserstein`. There is no adversary: the feature extractor
+    minimises the value together with the task loss. The cost is that of sorting, and memory is linear in the samples.
 
-    In training every batch sees new directions, in evaluation all see the same, so that values can be compared. They
-    follow from a count of the batches, a buffer, and from nothing else: torch's generators are left alone, and a
-    resumed run goes on with the directions it would have had.
+    In training every batch has new directions, in evaluation all have the same, so that values can be compared. They
+    are computed only from the number of batches, a buffer: torch's generators do not change, and a resumed run
+    continues with the same directions.
 
     `compute` returns the mean of the batch values.
 
@@ -133,7 +133,7 @@ class SlicedWassersteinLoss(BatchMeanMetric):
         CVPR 2019. https://arxiv.org/abs/1903.04064
 
     Example:
-        In one dimension there is one direction, and the order is the plan: 0 goes to 2, and 5 to 6.
+        In one dimension there is one direction, and samples move in their order: 0 to 2, and 5 to 6.
 
         >>> import torch
         >>> from adaption import SlicedWassersteinLoss

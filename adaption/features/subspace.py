@@ -1,4 +1,4 @@
-"""Representation subspace distance: the angles between what the features of two domains span, for regression."""
+"""Representation subspace distance: the angles between the subspaces of two domains, for regression."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ def representation_subspace_distance(
         U_s^\top U_t = P_s \operatorname{diag}(\cos \theta_1, .., \cos \theta_k) P_t^\top, \qquad
         \mathrm{RSD} = \sum_{i=1}^k \sin \theta_i + w \, \lVert |P_s| - |P_t| \rVert_F
 
-    The second term compares how the principal vectors are made of the singular vectors of either domain, by absolute
-    values, since the signs of singular vectors are arbitrary. It keeps leading directions with leading directions.
-    No size of a feature enters: features of the source and of the target may be multiplied by any numbers.
+    The second term compares the coefficients of the principal vectors in the singular vectors of each domain, by
+    absolute values, since the signs of singular vectors are arbitrary. It aligns leading directions with leading
+    directions. Multiplying the features of source or target by a number does not change the value.
 
-    `k` is the smaller of both ranks: :math:`\min(n, m, d)`, less where features are dependent, 1 of constant ones and 0
-    of zeros. Directions that are rounding do not count. Principal vectors with equal angles can be turned among each
-    other, and are left out of the second term. So with :math:`n + m > d`, where the subspaces share directions, that
-    term is about the others only, and with batches of `d` or more both terms are 0.
+    `k` is the smaller of both ranks: :math:`\min(n, m, d)`, less where features are linearly dependent, 1 for constant
+    ones and 0 for zeros. Directions below rounding error do not count. Principal vectors with equal angles are
+    determined only up to a rotation, and are left out of the second term. So with :math:`n + m > d`, where the
+    subspaces share directions, that term compares the others only, and with batches of `d` or more both terms are 0.
 
-    Sines come of what is left of a principal vector outside of the other subspace, not of cosines, and their gradient
-    is finite where an angle is 0. What rounding decides has the gradient 0. All is in float64.
+    Sines are computed from the components of principal vectors orthogonal to the other subspace, not from cosines, and
+    their gradient is finite where an angle is 0. Quantities below rounding error get the gradient 0. Everything is in
+    float64.
 
     Shapes:
         - `source_features`: :math:`(n, d)`, `target_features`: :math:`(m, d)`; `n` and `m` may differ
@@ -61,7 +62,7 @@ def representation_subspace_distance(
         ICML 2021. https://proceedings.mlr.press/v139/chen21u.html
 
     Example:
-        One direction of each domain, with a sine of 3/5 between them.
+        One direction of each domain; the sine of the angle between them is 3/5.
 
         >>> import torch
         >>> from adaption.functional import representation_subspace_distance
@@ -75,12 +76,12 @@ def representation_subspace_distance(
 
 
 def check_weight(bases_weight: object) -> None:
-    """That of the second term."""
+    """Check the weight of the second term."""
     _checks.number("bases_weight", bases_weight, at_least=0)
 
 
 class _Directions:
-    """The directions of some rows, the leading one first, and how the rows are to move for these to turn."""
+    """The directions of some rows, the leading one first, and the gradient for the rows."""
 
     def __init__(self, rows: Tensor) -> None:
         spectrum = spectrum_of_rows(rows)
@@ -93,11 +94,11 @@ class _Directions:
         self.vectors, self.rank = vectors, (self.values > 0).sum()
 
     def pull(self, outer: Tensor, others: Tensor) -> Tensor:
-        r"""The gradient by the rows `X`, from that by the products of the `k` leading directions with `others`.
+        r"""The gradient for the rows `X`, from that for the products of the `k` leading directions with `others`.
 
-        An eigenvector :math:`u_i` of :math:`G = X^\top X` moves by
-        :math:`\sum_j u_j u_j^\top dG \, u_i / (\lambda_i - \lambda_j)` over :math:`j \ne i`, those with
-        :math:`\lambda_j = 0` included, which are what is left of `others` outside of all directions.
+        An eigenvector :math:`u_i` of :math:`G = X^\top X` changes by
+        :math:`\sum_j u_j u_j^\top dG \, u_i / (\lambda_i - \lambda_j)` over :math:`j \ne i`, including those with
+        :math:`\lambda_j = 0`, which are the components of `others` orthogonal to all directions.
         """
         k = len(outer)
         values, overlap = self.values[:k], self.vectors.T @ others
@@ -111,10 +112,10 @@ class _Directions:
 
 
 class _Comparison:
-    """The angles between two bases, and their principal vectors as mixtures of the bases' columns."""
+    """The angles between two bases, and their principal vectors as combinations of the bases' columns."""
 
     def __init__(self, source: Tensor, target: Tensor, number: Tensor) -> None:
-        """Of the bases, the first `number` columns count."""
+        """Use the first `number` columns of the bases."""
         self.counts = torch.arange(source.shape[1], device=number.device) < number
         both = self.counts[:, None] & self.counts
         # a cosine of 2 keeps apart what does not count
@@ -135,7 +136,7 @@ class _Comparison:
         return value
 
     def gradient(self, weight: float) -> Tensor:
-        """That by the products of the columns of both bases, of which `p` and `q` are the singular vectors."""
+        """The gradient for the products of the columns of both bases, whose singular vectors are `p` and `q`."""
         p, q, c = self.p, self.q, self.cosines
         cotangents = c / torch.where(self.sines > self.rounding, self.sines, torch.inf)
         outer = self.mismatch * (weight / torch.where(self.distance > self.rounding, self.distance, torch.inf))
@@ -167,11 +168,11 @@ _distance = ClosedForm("representation_subspace_distance", _evaluate)
 
 
 class RepresentationSubspaceDistanceLoss(BatchMeanMetric):
-    r"""Representation subspace distance (RSD): minimising it turns the subspaces of both domains into one.
+    r"""Representation subspace distance (RSD): minimising it aligns the subspaces of both domains.
 
-    There is no adversary: the feature extractor minimises the value together with the task loss. It is made for
-    regression: losses that align distributions tend to change the size of the features, and with it the predictions;
-    this one sees directions only.
+    There is no adversary: the feature extractor minimises the value together with the task loss. It is for regression:
+    losses that align distributions tend to change the scale of the features, and so the predictions; this one depends
+    on directions only.
 
     The formula is that of :func:`adaption.functional.representation_subspace_distance`. `compute` returns the mean of
     the batch values.
@@ -183,7 +184,7 @@ class RepresentationSubspaceDistanceLoss(BatchMeanMetric):
     Output: scalar, at least 0.
 
     Args:
-        bases_weight: the weight of the difference of the bases, beside the sum of the sines.
+        bases_weight: the weight of the difference of the bases; the sum of the sines has weight 1.
         gather_distributed: whether the batches of all ranks count as one batch, for the value and for the gradient that
             DDP averages; see :doc:`/distributed`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
@@ -197,7 +198,7 @@ class RepresentationSubspaceDistanceLoss(BatchMeanMetric):
         ICML 2021. https://proceedings.mlr.press/v139/chen21u.html
 
     Example:
-        Planes that share one axis and are at a right angle otherwise. The shared axis is the second direction of the
+        Planes that share one axis and are otherwise at a right angle. The shared axis is the second direction of the
         source and the first of the target, so that :math:`|P_s| - |P_t|` has the entries 1 and -1.
 
         >>> import torch

@@ -1,1 +1,1 @@
-"""Losses that play task heads against each other."""
+"""Losses on the disagreement of two task heads."""

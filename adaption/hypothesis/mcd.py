@@ -1,4 +1,4 @@
-"""MCD: two classifiers look for target samples on which they differ, the features take them away."""
+"""MCD: two classifiers maximise their disagreement on target samples; the features minimise it."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def classifier_discrepancy(predictions1: Tensor, predictions2: Tensor) -> Tensor
 
     .. math:: d = \frac1{m c} \sum_{j=1}^m \sum_{k=1}^c | p_{jk} - q_{jk} |
 
-    with the probabilities `p` and `q` that the two classifiers give the `c` classes for each of `m` target samples. Two
-    one-hot predictions of different classes are :math:`2 / c` apart. Where both agree exactly the gradient is 0.
+    with the probabilities `p` and `q` of the two classifiers for `c` classes and `m` target samples. Two one-hot
+    predictions of different classes have the value :math:`2 / c`. Where both agree exactly the gradient is 0.
 
     Shapes:
         - `predictions1`, `predictions2`: :math:`(m, c)` or :math:`(m, c, d_1, ..)`
         - output: scalar in :math:`[0, 2 / c]`
 
     Args:
-        predictions1: probabilities by the first classifier, the softmax of its logits.
-        predictions2: probabilities by the second one for the same samples.
+        predictions1: probabilities of the first classifier, the softmax of its logits.
+        predictions2: probabilities of the second one for the same samples.
 
     Raises:
         TypeError: for anything but floating-point tensors.
@@ -55,14 +55,14 @@ def _discrepancy_statistics(predictions1: Tensor, predictions2: Tensor) -> Stati
 
 
 def marginal_entropy(predictions: Tensor) -> Tensor:
-    r"""Cross entropy from the uniform distribution to the mean prediction: small if all classes are equally frequent.
+    r"""Cross entropy between the uniform distribution and the mean prediction: small if classes are balanced.
 
     .. math:: H = -\frac1c \sum_{k=1}^c \log \Bigl( \frac1m \sum_{j=1}^m p_{jk} \Bigr)
 
-    with the probabilities `p` of `c` classes for `m` samples. The mean over the samples is inside the logarithm: each
-    sample may be certain, only all of them together must not favour a class. The smallest value, :math:`\log c`, is
-    that of a uniform mean. A class that no sample is given counts as float32's smallest normal number: with `c` classes
-    it adds :math:`87.3 / c`.
+    with the probabilities `p` of `c` classes for `m` samples. The mean over the samples is inside the logarithm: single
+    predictions may be certain, but their mean should not favour a class. The smallest value, :math:`\log c`, is that of
+    a uniform mean. The mean of a class that is never predicted counts as float32's smallest normal number: with `c`
+    classes it adds :math:`87.3 / c`.
 
     Shapes:
         - `predictions`: :math:`(m, c)` or :math:`(m, c, d_1, ..)`
@@ -102,12 +102,13 @@ def _marginal_entropy(totals: Any, number: Any) -> Tensor:
 class ClassifierDiscrepancyLoss(AdditiveMetric):
     r"""Classifier discrepancy of MCD: two classifiers maximise it on the target, the feature extractor minimises it.
 
-    Both classifiers fit the source. Pushed apart on the target, they disagree where target samples lie outside the
-    support of the source; the feature extractor then moves those inside. The loss itself turns no sign: subtract it in
-    the step of the classifiers, add it in the step of the features, as the loop in the documentation does.
+    Both classifiers fit the source. When they maximise the loss on the target, they disagree where target samples lie
+    outside the support of the source; the feature extractor then moves those inside. The loss does not reverse any
+    sign: subtract it in the step of the classifiers, add it in the step of the features, as in the loop of the
+    documentation.
 
     The formula is that of :func:`adaption.functional.classifier_discrepancy`. `compute` is exact over the epoch, over
-    the steps of both kinds if both went through one object.
+    both kinds of steps if both use one object.
 
     Inputs of `update` and `forward`:
         - `predictions1`, `predictions2`: :math:`(m, c)` or :math:`(m, c, d_1, ..)`, probabilities of the target samples
@@ -152,14 +153,14 @@ class ClassifierDiscrepancyLoss(AdditiveMetric):
 
 
 class MarginalEntropyLoss(GlobalBatchMetric):
-    r"""MCD's class balance term; minimising it makes a classifier give all classes equally often.
+    r"""MCD's class balance term; minimising it makes a classifier predict all classes equally often.
 
-    There is no adversary: classifiers and features minimise it, each classifier's own. Without it, MCD's
-    classifiers may agree by calling every target sample the same. Use it where the target's classes are about balanced,
-    with a small weight (the authors: 0.01), and with batches large enough to hold every class.
+    There is no adversary: classifiers and features minimise it, for each classifier separately. Without it, MCD's
+    classifiers may agree by assigning every target sample to one class. Use it where the target's classes are about
+    balanced, with a small weight (the authors: 0.01), and with batches large enough to hold every class.
 
-    The formula is that of :func:`adaption.functional.marginal_entropy`. The entropy is one of a mean, so `compute` is
-    that of the mean over the whole epoch, exact, and not a mean of batch values: those are larger.
+    The formula is that of :func:`adaption.functional.marginal_entropy`. The entropy is that of a mean prediction, so
+    `compute` is the exact value for the mean over the whole epoch, not a mean of batch values, which are larger.
 
     Inputs of `update` and `forward`:
         - `predictions`: :math:`(m, c)` or :math:`(m, c, d_1, ..)`, probabilities
@@ -173,8 +174,8 @@ class MarginalEntropyLoss(GlobalBatchMetric):
 
     Raises:
         TypeError: for anything but a floating-point tensor.
-        ValueError: as :func:`adaption.functional.marginal_entropy`, and where the number of classes is not that of the
-            batches before.
+        ValueError: as :func:`adaption.functional.marginal_entropy`, and where the number of classes differs from that
+            of the batches before.
 
     References:
         K. Saito, K. Watanabe, Y. Ushiku, T. Harada: Maximum Classifier Discrepancy for Unsupervised Domain Adaptation.
@@ -201,7 +202,7 @@ class MarginalEntropyLoss(GlobalBatchMetric):
 
     @property
     def plot_lower_bound(self) -> float | None:  # type: ignore[override] # depends on the settings
-        """The logarithm of the number of classes; 0 as long as no batch has told it."""
+        """The logarithm of the number of classes; 0 while it is unknown."""
         return math.log(self.class_totals.numel())
 
     def update(self, predictions: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""MDD: an adversarial head agrees with the main head on the source and contradicts it on the target."""
+"""MDD: an adversarial head agrees with the main head on the source and disagrees with it on the target."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def margin_disparity_discrepancy(
     .. math:: D = -\frac\gamma n \sum_i w^s_i L_s(y^s_i, \tilde y^s_i) + \frac1m \sum_j w^t_j L_t(y^t_j, \tilde y^t_j)
 
     with the outputs `y` of the main head and :math:`\tilde y` of the adversarial head for `n` source and `m` target
-    samples, the disparities :math:`L_s` and :math:`L_t`, the margin :math:`\gamma`, and weights `w`, 1 by default. Each
-    domain has its own mean.
+    samples, the disparities :math:`L_s` and :math:`L_t`, the margin :math:`\gamma`, and weights `w`, 1 by default. The
+    mean is taken over each domain separately.
 
     Shapes:
         - `source_output`, `source_output_adv`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`; those of the target: the same
@@ -57,7 +57,7 @@ def margin_disparity_discrepancy(
         source_disparity: from the outputs of main and adversarial head to a scalar, which counts as the mean, one value
             per sample, or one per element, which is averaged per sample. A scalar cannot be weighted, nor be reduced
             with ``"none"``.
-        target_disparity: the same for the target; it needs not be the same measure.
+        target_disparity: the same for the target; it need not be the same measure.
         margin: :math:`\gamma`, the weight of the source.
         reduction: ``"mean"``; ``"sum"``: the sum of both domains; ``"none"``: the sum of source sample i and target
             sample i. The last two need `n = m`.
@@ -154,10 +154,10 @@ def classification_margin_disparity_discrepancy(
         D = \frac\gamma n \sum_i w^s_i \log p(\hat y^s_i \mid s_i) + \frac1m \sum_j w^t_j
               \log(1 - p(\hat y^t_j \mid t_j))
 
-    with the class :math:`\hat y` that the main head's logits are largest for, the probability `p` that the adversarial
-    head gives it, the margin :math:`\gamma`, and weights `w`, 1 by default. Only the adversarial logits receive a
-    gradient. Both logarithms are taken of the logit of :math:`\hat y` against all other classes: exact where `p` is
-    1 or 0 in floating point, and with a gradient of 1 where :math:`\log(1 - p)` grows without bound.
+    with the class :math:`\hat y` of the main head's largest logit, the probability `p` that the adversarial head gives
+    it, the margin :math:`\gamma`, and weights `w`, 1 by default. Only the adversarial logits receive a gradient. Both
+    logarithms are computed from the logit of :math:`\hat y` against all other classes: exact where `p` is 1 or 0 in
+    floating point, and with a gradient of 1 where :math:`\log(1 - p)` grows without bound.
 
     Shapes:
         - `source_output`, `source_output_adv`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`, at least two classes; those
@@ -298,7 +298,7 @@ def _check_loss_function(loss_function: Callable[..., Tensor]) -> None:
 
 @full_precision
 def shift_log(x: Tensor, offset: float = 1e-6) -> Tensor:
-    r"""Logarithm of shifted probabilities, for those who port code; no loss of this library needs it.
+    r"""Logarithm of shifted probabilities, for ported code; no loss of this library needs it.
 
     .. math:: y = \log(\min(x + \varepsilon, 1))
 
@@ -333,7 +333,7 @@ def shift_log(x: Tensor, offset: float = 1e-6) -> Tensor:
 
 
 class _MarginDisparity(AdditiveMetric):
-    """Two heads on two domains: what the three losses below share."""
+    """Two heads on two domains: the base of the three losses below."""
 
     higher_is_better = None  # of a game, neither: the adversarial head raises what the features lower
 
@@ -348,7 +348,7 @@ class _MarginDisparity(AdditiveMetric):
 
     @abstractmethod
     def _disparities(self) -> Disparities:
-        """The measure of both domains."""
+        """The disparities of both domains."""
 
     def update(
         self,
@@ -382,12 +382,12 @@ class _MarginDisparity(AdditiveMetric):
 class MarginDisparityDiscrepancy(_MarginDisparity):
     r"""Margin disparity discrepancy of custom disparities: the adversarial head maximises, the features minimise it.
 
-    The adversarial head looks for outputs that are the main head's on the source and far from them on the target. A
-    gradient reversal between features and adversarial head, :class:`adaption.layers.ImageClassifier` has it inside,
-    turns the sign for the features, so **subtract** the value: ``(task - metric(..)).backward()`` trains both.
+    The adversarial head learns outputs that are close to the main head's on the source and far from them on the target.
+    A gradient reversal between features and adversarial head, as in :class:`adaption.layers.ImageClassifier`, reverses
+    the sign for the features, so **subtract** the value: ``(task - metric(..)).backward()`` trains both.
 
     The formula is that of :func:`adaption.functional.margin_disparity_discrepancy`. `compute` is exact over the epoch,
-    where scalar disparities are means over the samples; each domain has its own mean.
+    where scalar disparities are means over the samples; the mean is taken over each domain separately.
 
     Inputs of `update` and `forward`:
         - `source_output`, `source_output_adv`: :math:`(n, c)` or :math:`(n, c, d_1, ..)`, of the main and the
@@ -443,10 +443,10 @@ class MarginDisparityDiscrepancy(_MarginDisparity):
 class ClassificationMarginDisparityDiscrepancy(_MarginDisparity):
     r"""Margin disparity discrepancy of classifiers: the adversarial head maximises it, the features minimise it.
 
-    The adversarial head learns to give the main head's class on the source and any other class on the target. Its best
-    value is 0, from below: both terms are logarithms of probabilities, so the value is negative in training, and that
-    is right. A gradient reversal between features and adversarial head turns the sign for the features, so **subtract**
-    the value: ``(task - metric(..)).backward()`` trains both.
+    The adversarial head learns to predict the main head's class on the source and any other class on the target. Both
+    terms are logarithms of probabilities, so the value is negative in training, and its upper bound is 0. A gradient
+    reversal between features and adversarial head reverses the sign for the features, so **subtract** the value:
+    ``(task - metric(..)).backward()`` trains both.
 
     The formula is that of :func:`adaption.functional.classification_margin_disparity_discrepancy`. `compute` is exact
     over the epoch; each domain has its own mean.
@@ -498,10 +498,10 @@ class RegressionMarginDisparityDiscrepancy(_MarginDisparity):
     r"""Margin disparity discrepancy of regressors: the adversarial head maximises it, the features minimise it.
 
     The adversarial head learns to predict what the main head predicts on the source and something else on the target. A
-    gradient reversal between features and adversarial head, :class:`adaption.layers.ImageRegressor` has it inside,
-    turns the sign for the features, so **subtract** the value: ``(task - metric(..)).backward()`` trains both. The main
-    head's output is detached. The value has no upper bound unless the outputs have: bring the factors to 0..1 and let
-    both heads end in a sigmoid.
+    gradient reversal between features and adversarial head, as in :class:`adaption.layers.ImageRegressor`, reverses the
+    sign for the features, so **subtract** the value: ``(task - metric(..)).backward()`` trains both. The main head's
+    output is detached. The value is bounded only if the outputs are: scale the factors to 0..1 and end both heads in a
+    sigmoid.
 
     The formula is that of :func:`adaption.functional.regression_margin_disparity_discrepancy`. `compute` is exact over
     the epoch; each domain has its own mean.

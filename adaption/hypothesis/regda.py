@@ -1,4 +1,4 @@
-"""RegDA: keypoint heads disagree by taking one joint for another, and the features bring them together."""
+"""RegDA: keypoint heads disagree by confusing joints, and the features make them agree."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def regression_disparity(
     pseudo_label_generator: Generator,
     criterion: Criterion,
 ) -> Tensor:
-    r"""Distance of the adversarial head's heatmaps to where the main head sees a joint, or to where it sees the others.
+    r"""Distance of the adversarial heatmaps to the main head's joint, or to its other joints.
 
     .. math:: D_{\min} = \ell(\tilde y, T(y), w), \qquad D_{\max} = \ell(\tilde y, F(y), w)
 
@@ -43,17 +43,17 @@ def regression_disparity(
     Args:
         output: heatmaps of the main head.
         output_adv: heatmaps of the adversarial head for the same samples.
-        weight: handed to the criterion, which owns weights and reduction.
-        mode: ``"min"``: distance to the ground truth; ``"max"``: distance to the ground false. Minimising the latter is
-            the paper's way to drive the heads apart, to the places where a joint could plausibly be mistaken to be.
+        weight: passed to the criterion, which handles weights and reduction.
+        mode: ``"min"``: distance to the ground truth; ``"max"``: distance to the ground false. Minimising the latter
+            makes the heads disagree, at places where a joint could plausibly be mistaken to be.
         pseudo_label_generator: from heatmaps to ground truth and ground false, such as
             :class:`adaption.layers.PseudoLabelGenerator2d`.
         criterion: called as ``criterion(output_adv, heatmap, weight)``, such as :class:`adaption.layers.JointsKLLoss`.
 
     Raises:
         TypeError: for anything but floating-point tensors, and a generator or criterion that cannot be called.
-        ValueError: for empty batches, heads whose shapes differ, an unknown mode, and what generator and criterion
-            refuse.
+        ValueError: for empty batches, heads whose shapes differ, an unknown mode, and errors of generator and
+            criterion.
 
     References:
         J. Jiang, Y. Ji, X. Wang, Y. Liu, J. Wang, M. Long: Regressive Domain Adaptation for Unsupervised Keypoint
@@ -92,16 +92,16 @@ def _check_modules(pseudo_label_generator: object, criterion: object) -> None:
 
 
 class RegressionDisparity(AdditiveMetric):
-    r"""Regression disparity of RegDA: every step minimises it, ``mode`` says towards which heatmaps.
+    r"""Regression disparity of RegDA: every step minimises it, towards the heatmaps given by ``mode``.
 
     The adversarial head minimises the distance to the main head's joints on the source (``mode="min"``) and to wrong
     joints on the target (``mode="max"``); the features minimise the distance to the right joints on the target
-    (``mode="min"``). All three are descents on a positive value: the sign is turned by the choice of heatmap, and
-    nowhere else. Use one object for each of the three, so that `compute` tells them apart.
+    (``mode="min"``). All three steps minimise a positive value: the choice of heatmap replaces the reversal of the
+    sign. Use a separate object for each of the three.
 
     The formula is that of :func:`adaption.functional.regression_disparity`. `compute` follows the criterion's
-    ``reduction``: for ``"mean"``, also where it names none, the mean of the batch values, each weighted by its number
-    of samples; for ``"sum"`` their sum; for ``"none"`` all values.
+    ``reduction``: for ``"mean"``, also if it has no such attribute, the mean of the batch values, each weighted by its
+    number of samples; for ``"sum"`` their sum; for ``"none"`` all values.
 
     Inputs of `update` and `forward`:
         - `output`, `output_adv`: :math:`(n, k, H, W)`, heatmaps of the main and the adversarial head for `k` joints
@@ -117,8 +117,8 @@ class RegressionDisparity(AdditiveMetric):
 
     Raises:
         TypeError: for anything but floating-point tensors, and a generator or criterion that cannot be called.
-        ValueError: as :func:`adaption.functional.regression_disparity`, and for a criterion that returns no scalar
-            though its ``reduction`` is not ``"none"``.
+        ValueError: as :func:`adaption.functional.regression_disparity`, and for a criterion that does not return a
+            scalar although its ``reduction`` is not ``"none"``.
 
     References:
         J. Jiang, Y. Ji, X. Wang, Y. Liu, J. Wang, M. Long: Regressive Domain Adaptation for Unsupervised Keypoint

@@ -1,4 +1,4 @@
-"""Plain modules that the losses are used with: gradient reversal, discriminators, maps, teachers and heads."""
+"""Modules that are used with the losses: gradient reversal, discriminators, maps, teachers and heads."""
 
 from adaption.layers.discriminators import DomainDiscriminator, SegmentationDiscriminator
 from adaption.layers.ema import EmaTeacher

@@ -1,4 +1,4 @@
-"""Weights that a network computes from others, such as normalised ones: what a moving average must know of them."""
+"""Weights that a network computes from others, such as normalised ones: how a moving average handles them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _HOOKS = (SpectralNorm, WeightNorm)
 
 
 def _prunes(hook: object) -> bool:
-    """Whether it is a method of torch's pruning, a module that nothing else imports."""
+    """Whether it is a method of torch's pruning, a module that is imported only when used."""
     return any(kind.__name__ == "BasePruningMethod" for kind in type(hook).__mro__)
 
 
 def copied(model: M) -> M:
-    """A copy also of a model with weights that an older function has computed, which deepcopy refuses."""
+    """A copy, also of a model with weights computed by torch's older functions, which deepcopy refuses."""
     computed = (
         value
         for module in model.modules()
@@ -41,7 +41,7 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def vectors(model: nn.Module) -> set[str]:
-    """The names of the singular vectors by which spectral normalisation knows its own weights, and no others."""
+    """The names of the singular vectors of spectral normalisation, which fit only its own weights."""
     found = set()
     for name, module in model.named_modules():
         if type(module).__name__ == "_SpectralNorm":
@@ -65,12 +65,12 @@ def settings(model: nn.Module) -> set[str]:
 
 
 def computing(model: nn.Module) -> list[nn.Module]:
-    """The modules with a weight that has to be computed anew once others have changed."""
+    """The modules with a weight that must be recomputed when others have changed."""
     return [module for module in model.modules() if _spectral(module) or _hooks(module)]
 
 
 def renew(modules: list[nn.Module]) -> None:
-    """Compute such weights anew; spectral normalisation takes a step of its search for the vectors, as in training."""
+    """Recompute such weights; spectral normalisation takes a step of its power iteration, as in training."""
     for module in modules:
         with _training(module, *_spectral(module)):
             if isinstance(module, ParametrizationList):

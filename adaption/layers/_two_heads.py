@@ -1,4 +1,4 @@
-"""A network whose second head plays against, or along with, the first."""
+"""A network with two heads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from adaption import _checks
 
 
 def check_parts(finetune: object, grl: object = None, grl_name: str = "grl", **parts: object) -> None:
-    """What the caller's network is built of, before anything of it is."""
+    """Check the parts of a network before it is built."""
     for name, part in parts.items():
         _checks.module(name, part)
     if grl is not None:
@@ -19,11 +19,11 @@ def check_parts(finetune: object, grl: object = None, grl_name: str = "grl", **p
 
 
 class TwoHeads(nn.Module):
-    """Backbone and bottleneck, the main head, and behind a layer that changes the gradient the adversarial head.
+    """Backbone and bottleneck, the main head, and, after a layer that changes the gradient, the adversarial head.
 
     Args:
-        grl: what the adversarial head's gradient passes on its way back to the bottleneck.
-        finetune: whether the backbone, trained already, learns at a tenth of the rate.
+        grl: the layer that changes the gradient of the adversarial head for the bottleneck.
+        finetune: whether the backbone is pretrained and learns at a tenth of the rate.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class TwoHeads(nn.Module):
         return (output, self.adv_head(self.grl(features))) if self.training else output
 
     def step(self) -> None:
-        """Go to the next step of the schedule before the adversarial head; call it after every training step.
+        """Advance the schedule before the adversarial head; call it after every training step.
 
-        A schedule is what has a method ``step`` itself, in a Sequential too, unless it steps by itself.
+        A schedule is a layer with a method ``step``, also inside a Sequential, unless it advances automatically.
         """
         _step(self.grl)
 

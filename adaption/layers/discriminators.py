@@ -1,4 +1,4 @@
-"""Networks that tell source from target."""
+"""Networks that distinguish source and target."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from adaption._precision import as_parameters
 
 
 class DomainDiscriminator(nn.Module):
-    """Two hidden layers and one logit: is this feature vector from the target?
+    """A discriminator of feature vectors with two hidden layers and one logit, positive for the target.
 
-    Each hidden layer is linear, batch-normalised if wished, and rectified. The output is a logit, not a probability:
-    the losses take its binary cross entropy themselves, exactly and without saturation.
+    Each hidden layer is linear, optionally batch-normalised, and rectified. The output is a logit, not a probability:
+    the losses compute the binary cross entropy from it, exactly and without saturation.
 
     Shapes:
         - input: :math:`(N, F)` with F = `in_feature`, cast to the dtype of the parameters; output: :math:`(N, 1)`
@@ -26,7 +26,7 @@ class DomainDiscriminator(nn.Module):
 
     Raises:
         TypeError: if a width is not an integer.
-        ValueError: if a width is below 1, or a single sample comes while training with `batch_norm`.
+        ValueError: if a width is below 1, or for a single sample in training with `batch_norm`.
 
     References:
         Y. Ganin, E. Ustinova, H. Ajakan, P. Germain, H. Larochelle, F. Laviolette, M. Marchand, V. Lempitsky:
@@ -78,9 +78,9 @@ _checks.WIDTHS[DomainDiscriminator.forward] = "in_feature"
 
 
 class SegmentationDiscriminator(nn.Module):
-    """Five strided convolutions and one logit per patch: does this map of entropies come from the target?
+    """A discriminator of entropy maps with five strided convolutions and one logit per patch.
 
-    Each convolution halves the image; leaky rectifiers lie between them. A logit looks at a patch of 94 x 94 pixels.
+    Each convolution halves the image; leaky rectifiers are between them. A logit depends on a patch of 94 x 94 pixels.
 
     Shapes:
         - input: :math:`(N, C, H, W)` with `C` = `num_classes`, height and width at least 32, cast to the dtype of the

@@ -17,41 +17,42 @@ from adaption.layers import _parametrised
 
 
 class EmaTeacher(nn.Module):
-    r"""A copy of a model whose weights follow those of the model as an exponential moving average.
+    r"""A copy of a model whose weights are an exponential moving average of the model's.
 
     .. math:: \theta'_t = \alpha_t \theta'_{t-1} + (1 - \alpha_t) \theta_t, \qquad
               \alpha_t = \alpha \;\text{ or, warming up, }\; \min\Bigl(\alpha, 1 - \frac1{t + 1}\Bigr)
 
     with the model's weights :math:`\theta_t` after `t` steps and :math:`\theta'_0 = \theta_0`. Call `update` after
     every step of the optimizer. With warm-up the first :math:`1 / (1 - \alpha)` steps are a plain mean, so that the
-    random start is forgotten early.
+    initial weights are forgotten early.
 
     The teacher gives no gradient and keeps none of the model's graph. The number of updates, `n_averaged`, and the
-    weights are in ``state_dict``. The model it follows is not part of it, and may hold a metric.
+    weights are in ``state_dict``. The student is not part of it, and may hold a metric.
 
-    For weights in float16 and bfloat16 the average is in float32, also after ``.to(dtype)``: a step is smaller than
-    what a weight in half precision can move by. `module`, the network that predicts, holds its rounded values.
-    Weights that a parametrisation computes are computed from averages: with weight normalisation their length is the
-    average length, and with spectral normalisation, of which each `update` takes one step on the teacher's own weights,
-    their norm is 1. Masks of pruned weights are copied.
+    For weights in float16 and bfloat16 the average is in float32, also after ``.to(dtype)``: a step is smaller than the
+    resolution of a weight in half precision. `module`, the network that predicts, holds the rounded values. Weights of
+    a parametrisation are computed from averaged parameters: with weight normalisation their length is the average
+    length, and with spectral normalisation, for which each `update` takes one step on the teacher's weights, their norm
+    is 1. Masks of pruned weights are copied.
 
     Shapes:
         - input and output: those of the model
 
     Args:
         model: the student.
-        alpha: how much of the teacher stays at each step, in :math:`[0, 1]`; 0 is a copy of the student, 1 its start.
-        buffers: ``"average"``: buffers of floating point, such as batch-norm statistics, are averaged as the weights
-            are; ``"copy"``: the student's are taken over. Whole numbers, such as step counts, are copied either way.
+        alpha: the weight of the old average at each step, in :math:`[0, 1]`; 0 copies the student, 1 keeps the initial
+            weights.
+        buffers: ``"average"``: floating-point buffers, such as batch-norm statistics, are averaged like the weights;
+            ``"copy"``: they are copied from the student. Integers, such as step counts, are always copied.
         train_mode: whether the teacher follows `train` and `eval` as other modules do. By default it stays in eval
-            mode, where dropout is off and batch normalisation uses its running statistics. French et al. let it
-            normalise by its own batches instead: ``train_mode=True``.
+            mode, where dropout is off and batch normalisation uses its running statistics. French et al. use the
+            statistics of the teacher's batches instead: ``train_mode=True``.
         warm_up: whether :math:`\alpha_t` rises to :math:`\alpha` as above.
 
     Raises:
         TypeError: if `alpha` is not a number, `train_mode` or `warm_up` not a bool, or the model not a Module.
-        ValueError: if `alpha` is not in 0 to 1, `buffers` unknown, or the model lazy and without its weights yet; in
-            `update`, if weights or buffers of the model are new, gone, or of another shape.
+        ValueError: if `alpha` is not in 0 to 1, `buffers` unknown, or the model lazy and not initialised; in `update`,
+            if weights or buffers of the model are new, missing, or of another shape.
 
     References:
         G. French, M. Mackiewicz, M. Fisher: Self-ensembling for visual domain adaptation. ICLR 2018.
@@ -115,7 +116,7 @@ class EmaTeacher(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Begin the average anew, with the student as it is, for example after ``to_empty`` of both."""
+        """Restart the average from the current student, for example after ``to_empty`` of both."""
         its = _parametrised.tensors(self._student[0])
         mine = _parametrised.tensors(self.module)
         _check_unchanged(mine, its)
@@ -161,13 +162,13 @@ class EmaTeacher(nn.Module):
         return {name for name, t in tensors if name not in others and (t.is_floating_point() or t.is_complex())}
 
     def _averages(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Those `tensors` of `module` that are averages, or what is kept beside it of those in half precision."""
+        """The `tensors` of `module` that are averages, or the float32 copies of those in half precision."""
         kept = {name: self._buffers.get(key) for name, key in self._averaged.items()}
         return {name: tensors[name] if average is None else average for name, average in kept.items()}
 
     @torch.no_grad()
     def _keep_averages(self, before: dict[str, Tensor]) -> None:
-        """Keep beside `module` in float32 what it has in half precision, and nothing else."""
+        """Keep float32 copies of the half-precision weights of `module`, and nothing else."""
         tensors = _parametrised.tensors(self.module)
         for name, key in self._averaged.items():
             tensor, kept = tensors[name], self._buffers.get(key)
@@ -180,23 +181,23 @@ class EmaTeacher(nn.Module):
                 self.register_buffer(key, exact.to(tensor.device, torch.float32, copy=True))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the teacher says, without a gradient."""
+        """Return the teacher's output, without a gradient."""
         with torch.no_grad():
             return self.module(*args, **kwargs)
 
     def train(self, mode: bool = True) -> EmaTeacher:  # noqa: FBT001, FBT002 - the signature of nn.Module
-        """Follow `mode` with ``train_mode=True``, else stay in eval mode."""
+        """Follow `mode` with ``train_mode=True``, otherwise stay in eval mode."""
         return super().train(mode and self.train_mode)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:  # noqa: FBT001, FBT002
-        """Move and cast with the module, but the averages to float32 at least."""
+        """Move and cast with the module, but keep the averages in float32 at least."""
         before = self._averages({name: tensor.data for name, tensor in _parametrised.tensors(self.module).items()})
         super()._apply(fn, recurse)
         self._keep_averages(before)
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take the averages also from a teacher in another precision."""
+        """Load the averages, also from a teacher in another precision."""
         for name, key in self._averaged.items():
             average, tensor = prefix + key, f"{prefix}module.{name}"
             if key not in self._buffers and average in state_dict:

@@ -1,4 +1,4 @@
-"""Layers that pass features on unchanged and change the gradient on its way back."""
+"""Layers that do not change features in the forward pass and change the gradient in the backward pass."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _MANY_CALLS = 100  # of a schedule that never moved, until it is said aloud
 
 
 class _Reversal(torch.autograd.Function):
-    """Identity, also of infinities, whose derivative is minus the weight.
+    """The identity, also for infinities, with the derivative minus the weight.
 
-    A formula such as ``x + w (x' - x)`` with x' = x has this derivative too, but infinity less infinity in it.
+    A formula such as ``x + w (x' - x)`` with x' = x has this derivative too, but gives infinity minus infinity.
     """
 
     generate_vmap_rule = True
@@ -41,7 +41,7 @@ class _Reversal(torch.autograd.Function):
 
 
 class _ReversalOfTangents(_Reversal):
-    """The same for derivatives in forward mode, which the compiler cannot take."""
+    """The same for forward-mode derivatives, which the compiler does not support."""
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, _: Tensor | None) -> Tensor:
@@ -55,19 +55,18 @@ def _reversed(ctx: Any, derivative: Tensor) -> Tensor:
 
 
 def gradient_reversal(features: Tensor, grad_weight: float | Tensor = 1.0) -> Tensor:
-    r"""Return `features`; on the way back, multiply the gradient by ``-grad_weight``.
+    r"""Return `features`; in the backward pass, multiply the gradient by ``-grad_weight``.
 
     .. math:: R(x) = x, \qquad \frac{\partial R}{\partial x} = -\lambda I
 
-    It holds for infinities too, and for second derivatives, forward mode and the transforms of ``torch.func``. A
-    schedule that changes :math:`\lambda` at every step under :func:`torch.compile` should hand it over as a tensor; a
-    new float would compile anew.
+    It holds for infinities too, and for second derivatives, forward mode and the transforms of ``torch.func``. Under
+    :func:`torch.compile`, pass a :math:`\lambda` that changes at every step as a tensor; a new float would recompile.
 
     Shapes:
         - `features`: any; output: the same
 
     Args:
-        features: what the adversary will see.
+        features: the input of the adversary.
         grad_weight: :math:`\lambda`, a number or a scalar tensor.
 
     Raises:
@@ -101,7 +100,7 @@ def gradient_reversal(features: Tensor, grad_weight: float | Tensor = 1.0) -> Te
 class GradientReversalLayer(nn.Module):
     r"""Identity that reverses the gradient and scales it by a constant.
 
-    Between a feature extractor and a discriminator it lets one backward pass serve two opposed goals: the
+    Between a feature extractor and a discriminator it makes one backward pass serve two opposite objectives: the
     discriminator minimises its loss, the feature extractor maximises it. The function is
     :func:`adaption.functional.gradient_reversal`.
 
@@ -109,7 +108,7 @@ class GradientReversalLayer(nn.Module):
         - input: any; output: the same
 
     Args:
-        grad_weight: the constant :math:`\lambda`; 0 cuts the feature extractor off.
+        grad_weight: the constant :math:`\lambda`; with 0 the feature extractor gets no gradient.
 
     Raises:
         TypeError: if `grad_weight` is not a number.
@@ -143,24 +142,23 @@ class GradientReversalLayer(nn.Module):
 
 
 class WarmStartGradientLayer(nn.Module):
-    r"""Identity that scales the gradient by a coefficient which rises as training goes on; it does not reverse it.
+    r"""Identity that scales the gradient, without reversing it, by a coefficient that rises during training.
 
     .. math:: \lambda_i = \mathrm{lo} + (\mathrm{hi} - \mathrm{lo})
               \Bigl(\frac{2}{1 + e^{-\alpha i / N}} - 1\Bigr)
 
-    with the step `i` and :math:`N` = `max_iters`. The bracket is :math:`\tanh(\alpha i / 2N)`, computed so in float32.
-    Early on, while the adversary is still untrained, its gradient is noise; the warm start lets it through only as it
-    becomes worth something. The papers use ``alpha=10`` in DANN (then :math:`\lambda_N` is 0.9999) and
-    ``alpha=1, hi=0.1`` in MDD (then it ends at 0.046).
+    with the step `i` and :math:`N` = `max_iters`. The bracket is :math:`\tanh(\alpha i / 2N)`, computed in this form in
+    float32. Early on, while the adversary is still untrained, its gradient is noise; the warm start increases it only
+    gradually. The papers use ``alpha=10`` in DANN (then :math:`\lambda_N` is 0.9999) and ``alpha=1, hi=0.1`` in MDD
+    (then it ends at 0.046).
 
-    The step is a buffer: saved with the module, moved with it, and a resumed run continues exactly. It counts in
-    training mode only. A schedule that stands at its start after 100 calls in training warns once.
+    The step is a buffer: it is saved and moved with the module, and a resumed run continues exactly. It counts in
+    training mode only. A schedule that has not advanced after 100 calls in training warns once.
 
     `auto_step` counts the calls of `forward`, which need not be the steps of the optimizer. Where gradients are
     accumulated over `k` batches, give it `k` times the steps for `max_iters`, or call `step` after
-    ``optimizer.step()``. The latter is also right where one step calls the layer several times.
-    In the backward pass, where activation checkpointing calls it again, it does not step, and takes the coefficient of
-    its last call.
+    ``optimizer.step()``. The latter is also right where one step calls the layer several times. In the backward pass,
+    where activation checkpointing calls it again, it does not advance, and uses the coefficient of its last call.
 
     Shapes:
         - input: any; output: the same
@@ -168,8 +166,8 @@ class WarmStartGradientLayer(nn.Module):
     Args:
         alpha: steepness of the rise.
         lo: coefficient at the first step.
-        hi: coefficient that is approached.
-        max_iters: number of steps `N` that the rise is laid out for. It goes on beyond.
+        hi: coefficient that it approaches.
+        max_iters: number of steps `N` that sets the speed of the rise, which continues beyond.
         auto_step: whether every `forward` in training mode is a step. If not, call `step` after each step of the
             optimizer.
 
@@ -219,12 +217,12 @@ class WarmStartGradientLayer(nn.Module):
         self.register_buffer("iteration", torch.tensor(0))
 
     def reset_parameters(self) -> None:
-        """Begin the schedule anew, for frameworks that allocate memory by ``to_empty``."""
+        """Restart the schedule, for frameworks that allocate memory by ``to_empty``."""
         self.iteration.zero_()
 
     @property
     def coefficient(self) -> Tensor:
-        """The factor of the gradient at the present step, a scalar tensor in float32."""
+        """The factor of the gradient at the current step, a scalar tensor in float32."""
         return self._at(self.iteration)
 
     def _at(self, iteration: Tensor) -> Tensor:
@@ -233,7 +231,7 @@ class WarmStartGradientLayer(nn.Module):
         return self.lo + (self.hi - self.lo) * rise
 
     def step(self) -> None:
-        """Go to the next step of the schedule; in eval mode it stands still."""
+        """Advance the schedule by one step; in eval mode it does not change."""
         if self.training:
             self.iteration += 1
         if not torch.compiler.is_compiling():  # a compiled step would be compiled anew for each number
@@ -252,7 +250,7 @@ class WarmStartGradientLayer(nn.Module):
         return scaled
 
     def _count_idle_call(self, features: Tensor) -> None:
-        """Warn, once, of a schedule that nobody moves. On an accelerator it is not asked where it stands."""
+        """Warn once if the schedule does not advance. On an accelerator its step is not read."""
         if not (self.training and features.requires_grad and self.alpha * (self.hi - self.lo)):
             return
         calls = self.__dict__["_idle_calls"] = (self._idle_calls or 0) + 1
@@ -272,10 +270,10 @@ class WarmStartGradientLayer(nn.Module):
 
 
 class WarmStartGradientReversalLayer(WarmStartGradientLayer):
-    r"""Identity that reverses the gradient, with a coefficient that rises as training goes on.
+    r"""Identity that reverses the gradient, with a coefficient that rises during training.
 
     The schedule, its settings and its buffer are those of :class:`WarmStartGradientLayer`; the gradient is multiplied
-    by :math:`-\lambda_i`. Hand it to an adversarial loss as ``grl``.
+    by :math:`-\lambda_i`. Pass it to an adversarial loss as ``grl``.
 
     Shapes:
         - input: any; output: the same
@@ -283,8 +281,8 @@ class WarmStartGradientReversalLayer(WarmStartGradientLayer):
     Args:
         alpha: steepness of the rise.
         lo: coefficient at the first step.
-        hi: coefficient that is approached.
-        max_iters: number of steps that the rise is laid out for.
+        hi: coefficient that it approaches.
+        max_iters: number of steps that sets the speed of the rise.
         auto_step: whether every `forward` in training mode is a step. If not, call `step` after each step of the
             optimizer.
 

@@ -13,10 +13,10 @@ from adaption.layers.gradient_reversal import WarmStartGradientReversalLayer
 
 
 class _Pool(nn.Module):
-    """Feature maps ``(N, F, H, W)`` averaged over their pixels; feature vectors ``(N, F)`` as they are.
+    """Feature maps ``(N, F, H, W)`` averaged over their pixels; feature vectors ``(N, F)`` unchanged.
 
     Args:
-        name: what the features are called in an error.
+        name: the name of the features in errors.
         width: F.
     """
 
@@ -43,7 +43,7 @@ class _Pool(nn.Module):
 
 
 class ImageClassifierHead(nn.Module):
-    r"""A classifier on features: two hidden layers, batch-normalised, with dropout before each. MCD needs two of them.
+    r"""A classifier with two hidden layers, batch-normalised, with dropout before each. MCD needs two of them.
 
     Shapes:
         - input: :math:`(N, F)` or :math:`(N, F, H, W)` with F = `in_features`; output: :math:`(N, C)`, logits
@@ -52,13 +52,13 @@ class ImageClassifierHead(nn.Module):
         in_features: width of the features.
         num_classes: number of classes.
         bottleneck_dim: width of the hidden layers.
-        pool_layer: what makes :math:`(N, F)` of the input, by default the mean over the pixels of feature maps.
+        pool_layer: from the input to :math:`(N, F)`, by default the mean over the pixels of feature maps.
 
     Raises:
         TypeError: if a width is not an integer or `pool_layer` not a Module, and for anything but a floating-point
             tensor.
-        ValueError: if a width is below 1, and, without a `pool_layer` of your own, for features of another shape or a
-            single sample while training.
+        ValueError: if a width is below 1, and, without a custom `pool_layer`, for features of another shape or a single
+            sample in training.
 
     References:
         K. Saito, K. Watanabe, Y. Ushiku, T. Harada: Maximum Classifier Discrepancy for Unsupervised Domain Adaptation.
@@ -102,15 +102,15 @@ class ImageClassifierHead(nn.Module):
 class ImageClassifier(TwoHeads):
     r"""The network of MDD for classification: backbone, bottleneck, and two classifiers, one of them adversarial.
 
-    A gradient reversal between the bottleneck and the adversarial head turns the sign of what comes from there. In
-    training mode the output is that of both heads, in eval mode that of the main one.
+    A gradient reversal between the bottleneck and the adversarial head reverses the gradient of that head. In training
+    mode the output is that of both heads, in eval mode that of the main head.
 
     Shapes:
         - input: what the backbone takes; output: :math:`(N, C)`, logits; in training mode a pair of those, of the main
           and the adversarial head
 
     Args:
-        backbone: from images to :math:`(N, F)` or :math:`(N, F, H, W)`, with an attribute ``out_features`` that says F.
+        backbone: from images to :math:`(N, F)` or :math:`(N, F, H, W)`, with F in an attribute ``out_features``.
         num_classes: number of classes.
         bottleneck_dim: width of the bottleneck.
         width: width of the hidden layer of each head.
@@ -118,7 +118,7 @@ class ImageClassifier(TwoHeads):
             ``WarmStartGradientReversalLayer(alpha=1.0, lo=0.0, hi=0.1, max_iters=1000)``; call `step` after every
             training step.
         finetune: whether the backbone learns at a tenth of the rate.
-        pool_layer: what makes :math:`(N, F)` of the backbone's output, by default the mean over pixels.
+        pool_layer: from the backbone's output to :math:`(N, F)`, by default the mean over pixels.
 
     Raises:
         TypeError: if a width is not an integer, `finetune` not a bool, `grl` not callable, or another part not a
@@ -172,18 +172,18 @@ class ImageClassifier(TwoHeads):
 class ImageRegressor(TwoHeads):
     r"""The network of MDD for regression: backbone, bottleneck, and two regressors, one of them adversarial.
 
-    Outputs lie in 0 to 1, where the disparity of two heads is bounded: bring the factors to that range, or pass heads
-    of another range. A gradient reversal between the bottleneck and the adversarial head,
-    ``WarmStartGradientReversalLayer(alpha=1.0, lo=0.0, hi=0.1, max_iters=1000)``, turns the sign of what comes from
-    there; call `step` after every training step. In training mode the output is that of both heads, in eval mode that
-    of the main one.
+    Outputs lie between 0 and 1, where the disparity of two heads is bounded: scale the factors to that range, or pass
+    heads with another range. A gradient reversal between the bottleneck and the adversarial head,
+    ``WarmStartGradientReversalLayer(alpha=1.0, lo=0.0, hi=0.1, max_iters=1000)``, reverses the gradient of that head;
+    call `step` after every training step. In training mode the output is that of both heads, in eval mode that of the
+    main head.
 
     Shapes:
         - input: what the backbone takes; output: :math:`(N, F)` with F = `num_factors`; in training mode a pair of
           those, of the main and the adversarial head
 
     Args:
-        backbone: from images to feature vectors or maps, with an attribute ``out_features`` that says their width.
+        backbone: from images to feature vectors or maps, with their width in an attribute ``out_features``.
         num_factors: number of values to predict.
         bottleneck: from the backbone's output to :math:`(N,` `bottleneck_dim` :math:`)`; by default the mean over
             pixels, a linear layer, batch normalisation and rectification.
@@ -195,7 +195,7 @@ class ImageRegressor(TwoHeads):
 
     Raises:
         TypeError: if a width is not an integer, `finetune` not a bool, or a part not a Module.
-        ValueError: if a width is below 1, or the backbone lacks ``out_features`` though there is no `bottleneck`.
+        ValueError: if a width is below 1, or the backbone lacks ``out_features`` and no `bottleneck` is given.
 
     References:
         Y. Zhang, T. Liu, M. Long, M. Jordan: Bridging Theory and Algorithm for Domain Adaptation. ICML 2019.

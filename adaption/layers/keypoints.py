@@ -1,4 +1,4 @@
-"""Heatmaps of keypoints: the network with two heads, pseudo labels from a prediction, and the criterion."""
+"""Keypoint heatmaps: the network with two heads, the generator of pseudo labels, and the criterion."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from adaption.layers.gradient_reversal import WarmStartGradientLayer
 
 
 class PoseResNet2d(TwoHeads):
-    r"""The network of RegDA: backbone, upsampling, and two heads that draw a heatmap for each joint.
+    r"""The network of RegDA: backbone, upsampling, and two heads that predict a heatmap for each joint.
 
-    The gradient of the adversarial head reaches the features scaled and *not* reversed: RegDA turns the sign by its
-    choice of heatmaps. In training mode the output is that of both heads, in eval mode that of the main one.
+    The gradient of the adversarial head reaches the features scaled and *not* reversed: in RegDA the choice of heatmaps
+    replaces the reversal. In training mode the output is that of both heads, in eval mode that of the main head.
 
     Shapes:
         - input: what the backbone takes
@@ -78,7 +78,7 @@ class PoseResNet2d(TwoHeads):
 
     @property
     def upsampling(self) -> nn.Module:
-        """What stands between backbone and heads."""
+        """The layers between backbone and heads."""
         return self.bottleneck
 
     @property
@@ -100,16 +100,16 @@ def _heatmap_head(feature_dim: int, num_keypoints: int, num_layers: int) -> nn.M
 
 
 class PseudoLabelGenerator2d(nn.Module):
-    r"""Heatmaps of where a prediction sees each joint, and of where it sees all the others.
+    r"""Heatmaps of the predicted position of each joint, and of the positions of all other joints.
 
     .. math::
         T_k(u) = \exp\Bigl(-\frac{|u - u_k|^2}{2 \sigma^2}\Bigr), \qquad
         F_k = \min\Bigl(1, \sum_{l \ne k} T_l\Bigr)
 
     with the largest pixel :math:`u_k` of the predicted heatmap of joint `k`, and :math:`T_k` cut off at
-    :math:`3 \sigma` along each axis. A Gaussian is the product of a row and a column, so no table of Gaussians is kept:
-    everything is computed where the prediction lives. The outputs carry no gradient. With a single joint there are no
-    others, and the ground false is 0 everywhere.
+    :math:`3 \sigma` along each axis. A Gaussian is the product of a row and a column, so no table of Gaussians is
+    stored: everything is computed on the device of the prediction. The outputs have no gradient. With a single joint
+    there are no others, and the ground false is 0 everywhere.
 
     Shapes:
         - input: :math:`(N, K, H, W)` with K = `num_keypoints`, H = `height`, W = `width`
@@ -183,14 +183,14 @@ class PseudoLabelGenerator2d(nn.Module):
 
 
 class JointsKLLoss(nn.Module):
-    r"""Kullback-Leibler divergence from predicted to given heatmaps, each joint's a distribution over the pixels.
+    r"""Kullback-Leibler divergence between predicted and given heatmaps, as distributions over the pixels.
 
     .. math::
         \ell_{ik} = w_{ik} \sum_u q_{ik}(u) \log \frac{q_{ik}(u)}{p_{ik}(u)}, \qquad
         q_{ik} = \frac{h_{ik} + \varepsilon}{\sum_v (h_{ik}(v) + \varepsilon)}
 
-    with the softmax `p` of the prediction over the pixels `u`, the heatmaps `h`, and weights `w`, 1 by default. A
-    heatmap that is 0 everywhere names no place: without :math:`\varepsilon` it counts 0, with a gradient of 0.
+    with the softmax `p` of the prediction over the pixels `u`, the heatmaps `h`, and weights `w`, 1 by default. Without
+    :math:`\varepsilon`, a heatmap that is 0 everywhere counts 0, with a gradient of 0.
 
     Shapes:
         - `output`, `target`: :math:`(N, K, H, W)`; `weight`: :math:`(N, K)` or :math:`(N, K, 1)`

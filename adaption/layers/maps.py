@@ -1,4 +1,4 @@
-"""Maps of features and predictions to one vector that holds both, for a discriminator to see them together."""
+"""Maps of features and predictions to one vector, for a discriminator of both."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class MultiLinearMap(nn.Module):
 
     .. math:: T(f, g)_{k F + j} = g_k f_j
 
-    The class index is the slow one: the first `F` entries belong to class 0. With `C` classes the discriminator behind
-    it needs `C F` inputs; where that is too wide, :class:`RandomizedMultiLinearMap` keeps the inner products.
+    The first `F` entries belong to class 0. With `C` classes the discriminator needs `C F` inputs; if these are too
+    many, :class:`RandomizedMultiLinearMap` approximates the inner products.
 
     Shapes:
         - `features`: :math:`(N, F)`; `predictions`: :math:`(N, C)`; output: :math:`(N, C F)`
@@ -56,7 +56,7 @@ class RandomizedMultiLinearMap(nn.Module):
     g^\top g'`, with an error that falls as :math:`1 / \sqrt d`.
 
     The matrices are drawn once, in the constructor, from torch's generator. They are buffers: moved, cast and saved
-    with the module and never trained, so that a resumed run sees the same map.
+    with the module and never trained, so that a resumed run uses the same map.
 
     Shapes:
         - `features`: :math:`(N, F)`; `predictions`: :math:`(N, C)`; output: :math:`(N, d)`
@@ -97,7 +97,7 @@ class RandomizedMultiLinearMap(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the matrices anew, for frameworks that allocate memory by ``to_empty``."""
+        """Draw new matrices, for frameworks that allocate memory by ``to_empty``."""
         self.features_matrix.normal_()
         self.predictions_matrix.normal_()
 

@@ -1,1 +1,1 @@
-"""Losses that look at the predictions for one domain."""
+"""Losses on the predictions for one domain."""

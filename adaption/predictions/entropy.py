@@ -1,4 +1,4 @@
-"""Entropy minimisation: each target sample is to be of one class."""
+"""Entropy minimisation: makes each prediction on the target certain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def entropy_minimization(target_logits: Tensor, *, reduction: str = "mean") -> T
     .. math:: L = -\frac1m \sum_{i=1}^m \sum_{k=1}^C p_{ik} \log p_{ik}, \qquad p_i = \mathrm{softmax}(z_i)
 
     with the logits `z` of `C` classes for `m` target samples, or for all positions of dense predictions. Uniform
-    predictions give :math:`\log C`, certain ones exactly 0, also where all are of the same class.
+    predictions give :math:`\log C`, certain ones exactly 0, even if all are the same class.
 
     Shapes:
         - `target_logits`: :math:`(m, C)` or :math:`(m, C, d_1, ..)`
@@ -58,11 +58,11 @@ def _statistics(target_logits: Tensor, reduction: str) -> Statistics:
 
 
 class EntropyMinimizationLoss(AdditiveMetric):
-    r"""Entropy minimisation: the network minimises it on the target, and boundaries leave the regions full of samples.
+    r"""Entropy minimisation: the network minimises it on the target, and boundaries move to regions with few samples.
 
-    There is no adversary: classifier and features minimise it beside the task loss on the source, with a small
-    weight. Alone it is content with one class for all samples; :class:`InformationMaximizationLoss` is not. Without a
-    step it is a score of a trained network that needs no label, and that does not see such a collapse.
+    There is no adversary: classifier and features minimise it together with the task loss on the source, with a small
+    weight. Alone, it is minimised by one class for all samples; :class:`InformationMaximizationLoss` is not. Without
+    training, it is a score of a network that needs no labels, but does not detect such a collapse.
 
     The formula is that of :func:`adaption.functional.entropy_minimization`. `compute` is exact over the epoch.
 

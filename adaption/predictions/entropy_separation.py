@@ -1,4 +1,4 @@
-"""DANCE: target samples become certain, or uncertain, and none stays between."""
+"""DANCE: predictions on the target become either certain or uncertain."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from adaption.predictions._entropy import entropies
 
 
 def entropy_separation(target_logits: Tensor, *, margin: float = 0.5) -> Tensor:
-    r"""Distance of the entropies of predictions from half of the largest one, where it exceeds a margin; negative.
+    r"""Negative distance of the entropies of predictions from half of the largest one, where it exceeds a margin.
 
     .. math::
         L = -\frac1m \sum_{i=1}^m d_i \, [d_i > \mu], \qquad
         d_i = \lvert H(p_i) - \rho \rvert, \qquad \rho = \tfrac12 \log K, \qquad p_i = \mathrm{softmax}(z_i)
 
     with the logits `z` of the `K` classes of the source for `m` target samples, their entropies `H` in nats, and the
-    margin :math:`\mu`. The entropy of a sample beyond the margin moves on to its own side, down to 0 or up to
-    :math:`\log K`; one within it counts 0, with a gradient of 0. The mean runs over all samples.
+    margin :math:`\mu`. Beyond the margin the entropy of a sample moves further away, down to 0 or up to :math:`\log K`;
+    a sample within it counts 0, with a gradient of 0. The mean runs over all samples.
 
     Shapes:
         - `target_logits`: :math:`(m, K)`
-        - output: scalar in :math:`[-\tfrac12 \log K, 0]`; the least for certain and for uniform predictions
+        - output: scalar in :math:`[-\tfrac12 \log K, 0]`; the smallest value for certain and for uniform predictions
 
     Args:
         target_logits: what the classifier for the classes of the source says of the target samples, before softmax.
-        margin: :math:`\mu`, at least 0 and below :math:`\rho`, beyond which no entropy is.
+        margin: :math:`\mu`, at least 0 and below :math:`\rho`, the largest possible distance.
 
     Raises:
         TypeError: for anything but a floating-point tensor, and a margin that is not a number.
@@ -43,7 +43,7 @@ def entropy_separation(target_logits: Tensor, *, margin: float = 0.5) -> Tensor:
         https://arxiv.org/abs/2002.07953
 
     Example:
-        Of four classes; the entropy of the last sample, of two equally likely ones, is within the margin.
+        Four classes; the entropy of the last sample, with two equally likely classes, is within the margin.
 
         >>> import torch
         >>> from adaption.functional import entropy_separation
@@ -79,11 +79,12 @@ def _statistics(target_logits: Tensor, margin: float) -> Statistics:
 class EntropySeparationLoss(AdditiveMetric):
     r"""DANCE's entropy separation: each target sample becomes one of the known classes, or clearly none of them.
 
-    The target may hold classes that the source has not, and may lack some that it has. Samples of known classes have a
-    small entropy, unknown ones a large one; this loss moves both away from the middle :math:`\rho = \tfrac12 \log K`,
-    and leaves alone those of which it cannot tell. There is no adversary: the network minimises it beside the task loss
-    on the source, with a small weight. Afterwards a sample with an entropy above :math:`\rho` is called unknown. DANCE
-    has a second term, which pulls each target sample to its neighbours; it is not a part of this loss.
+    The target may have classes that the source lacks, and may lack some of the source's. Samples of known classes have
+    a small entropy, unknown ones a large one; this loss moves both away from the threshold
+    :math:`\rho = \tfrac12 \log K`, except those close to it. There is no adversary: the network minimises it together
+    with the task loss on the source, with a small weight. Afterwards a sample with an entropy above :math:`\rho` is
+    called unknown. DANCE has a second term, which pulls each target sample to its neighbours; it is not part of this
+    loss.
 
     The formula is that of :func:`adaption.functional.entropy_separation`. `compute` is exact over the epoch.
 
@@ -94,8 +95,8 @@ class EntropySeparationLoss(AdditiveMetric):
 
     Args:
         num_known_classes: `K`, the number of classes of the source, at least 2.
-        margin: :math:`\mu`, how far an entropy must be from :math:`\rho` to be moved; below :math:`\rho`, which the
-            default is from three classes on.
+        margin: :math:`\mu`, how far an entropy must be from :math:`\rho` to be changed; it must be below :math:`\rho`,
+            as the default is from three classes on.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -128,7 +129,7 @@ class EntropySeparationLoss(AdditiveMetric):
 
     @property
     def plot_lower_bound(self) -> float | None:  # type: ignore[override] # depends on the settings
-        """That of certain and of uniform predictions."""
+        """The value of certain and of uniform predictions."""
         return -math.log(self.num_known_classes) / 2
 
     def update(self, target_logits: Tensor) -> None:

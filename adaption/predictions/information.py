@@ -1,4 +1,4 @@
-"""Information maximisation: each target sample certain, all of them together diverse."""
+"""Information maximisation: predictions on the target are certain, and diverse over all samples."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from adaption.predictions._entropy import entropy
 
 
 def information_maximization(target_logits: Tensor, diversity_weight: float = 1.0) -> Tensor:
-    r"""Mean entropy of predictions, less the entropy of their mean.
+    r"""Mean entropy of predictions, minus the entropy of their mean.
 
     .. math::
         L = \frac1m \sum_{i=1}^m H(p_i) - w \, H \Bigl( \frac1m \sum_{i=1}^m p_i \Bigr), \qquad
         H(p) = -\sum_{k=1}^C p_k \log p_k, \qquad p_i = \mathrm{softmax}(z_i)
 
     with the logits `z` of `C` classes for `m` target samples, or for all positions of dense predictions, and the weight
-    `w` of the diversity. At :math:`w = 1` it is the negative mutual information, in nats, between a sample and the
-    class it is given: :math:`-\log C` where predictions are certain and classes balanced, 0 where all samples are
-    predicted alike, be it one class for all or uniform. A single sample gives 0 too, with a gradient of 0.
+    `w` of the diversity. At :math:`w = 1` it is the negative mutual information, in nats, between a sample and its
+    predicted class: :math:`-\log C` where predictions are certain and classes balanced, 0 where all predictions are
+    equal, whether one class or uniform. A single sample gives 0 too, with a gradient of 0.
 
     Shapes:
         - `target_logits`: :math:`(m, C)` or :math:`(m, C, d_1, ..)`
@@ -76,15 +76,15 @@ def _value(weight: float, total_entropy: Any, totals: Any, number: Any) -> Tenso
 
 
 class InformationMaximizationLoss(GlobalBatchMetric):
-    r"""Information maximisation: the network minimises it on the target, certain of each sample and of every class.
+    r"""Information maximisation: minimising it on the target makes predictions certain and uses all classes.
 
     There is no adversary: features, and the classifier if it is trained, minimise it. The first term is that of
-    :class:`EntropyMinimizationLoss`, the second keeps it from calling everything the same. Without a step it is a score
-    of a trained network that needs no label: the smaller the better, and 0 for a collapse.
+    :class:`EntropyMinimizationLoss`, the second prevents a collapse to one class. Without training, it is a score of a
+    network that needs no labels: the smaller the better, and 0 for a collapse.
 
-    The formula is that of :func:`adaption.functional.information_maximization`. The second entropy is one of a mean, so
-    `compute` is that of the mean over the whole epoch, exact, and not a mean of batch values: in a small batch the
-    classes are never quite balanced.
+    The formula is that of :func:`adaption.functional.information_maximization`. The second entropy is that of a mean
+    prediction, so `compute` is the exact value for the mean over the whole epoch, not a mean of batch values: in a
+    small batch the classes are never quite balanced.
 
     Inputs of `update` and `forward`:
         - `target_logits`: :math:`(m, C)` or :math:`(m, C, d_1, ..)`, before softmax
@@ -99,8 +99,8 @@ class InformationMaximizationLoss(GlobalBatchMetric):
 
     Raises:
         TypeError: for anything but a floating-point tensor and a number.
-        ValueError: as :func:`adaption.functional.information_maximization`, and where the number of classes is not that
-            of the batches before.
+        ValueError: as :func:`adaption.functional.information_maximization`, and where the number of classes differs
+            from that of the batches before.
 
     References:
         J. Liang, D. Hu, J. Feng: Do We Really Need to Access the Source Data? Source Hypothesis Transfer for
@@ -130,7 +130,7 @@ class InformationMaximizationLoss(GlobalBatchMetric):
 
     @property
     def plot_lower_bound(self) -> float | None:  # type: ignore[override] # depends on the settings
-        """The value of certain and balanced predictions; 0 as long as no batch has told the number of classes."""
+        """The value of certain and balanced predictions; 0 while the number of classes is unknown."""
         return -self.diversity_weight * math.log(self.class_totals.numel())
 
     def update(self, target_logits: Tensor) -> None:

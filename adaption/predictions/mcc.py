@@ -1,4 +1,4 @@
-"""MCC: no target sample may be torn between two classes."""
+"""MCC: reduces the confusion between classes in the predictions on the target."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ _ABSENT = torch.finfo(torch.float32).tiny
 
 
 def minimum_class_confusion(target_logits: Tensor, temperature: float = 2.5) -> Tensor:
-    r"""How much the classes that a classifier names are confused with each other.
+    r"""How much a classifier confuses its predicted classes with each other.
 
     .. math::
         L = 1 - \frac1C \sum_{k=1}^C \frac{\sum_i w_i \, p_{ik}^2}{\sum_i w_i \, p_{ik}}, \qquad
         p_i = \mathrm{softmax}(z_i / T), \qquad w_i = 1 + e^{-H(p_i)}
 
     with the logits `z` of `m` target samples for `C` classes, the temperature `T`, and the entropy `H`. It is the
-    paper's mean of the entries beside the diagonal of the class confusion matrix
-    :math:`p^\top \mathrm{diag}(w) \, p`, each row divided by its sum: the sum of row `k` is
-    :math:`\sum_i w_i p_{ik}`, so that the diagonal is all that is needed of it. The weights, by which certain samples
-    count up to twice as much as uncertain ones, are constants of the gradient.
+    paper's mean of the off-diagonal entries of the class confusion matrix :math:`p^\top \mathrm{diag}(w) \, p`, each
+    row divided by its sum: the sum of row `k` is :math:`\sum_i w_i p_{ik}`, so only its diagonal is needed. The
+    weights, by which certain samples count up to twice as much as uncertain ones, are held constant in the
+    differentiation.
 
     Balanced certain predictions give 0. Uniform predictions give :math:`1 - 1 / C`, and so does one class for all
-    samples, for it leaves all others without a sample: the loss sees the collapse. A single sample gives
-    :math:`1 - 1 / C` whatever its prediction, with a gradient of 0.
+    samples, because all others have no samples: the loss penalises a collapse. A single sample gives :math:`1 - 1 / C`
+    whatever its prediction, with a gradient of 0.
 
     Shapes:
         - `target_logits`: :math:`(m, C)`; output: scalar in :math:`[0, 1 - 1 / C]`
 
     Args:
         target_logits: the classifier's logits for the target samples.
-        temperature: `T`. Above 1 it keeps predictions that are all too certain from hiding their confusion.
+        temperature: `T`. Above 1 it also reveals the confusion in overconfident predictions.
 
     Raises:
         TypeError: for anything but a floating-point tensor and a number.
@@ -51,7 +51,7 @@ def minimum_class_confusion(target_logits: Tensor, temperature: float = 2.5) -> 
         https://arxiv.org/abs/1912.03699
 
     Example:
-        Two samples, with probabilities 0.9 and 0.1, and the other way round: 2 · 0.9 · 0.1.
+        Two samples, with probabilities 0.9 and 0.1, and 0.1 and 0.9: 2 · 0.9 · 0.1.
 
         >>> import torch
         >>> from adaption.functional import minimum_class_confusion
@@ -80,15 +80,15 @@ def _value(squares: Tensor, totals: Tensor) -> Tensor:
 
 
 class MinimumClassConfusionLoss(GlobalBatchMetric):
-    r"""Minimum class confusion: the network minimises it on the target, and no sample remains between two classes.
+    r"""Minimum class confusion: the network minimises it on the target, and confuses fewer classes.
 
-    There is no adversary, and no domains are aligned: classifier and features minimise it beside the task loss
-    on the source. Without a step it is a score of a trained network: over the target's logits, the smaller the better,
-    and no label is needed.
+    There is no adversary, and no domains are aligned: classifier and features minimise it together with the task loss
+    on the source. Without training, it is a score of a network on the target that needs no labels: the smaller the
+    better.
 
-    The formula is that of :func:`adaption.functional.minimum_class_confusion`. `compute` is that of all samples of the
-    epoch together, exact, from two sums for each class, and not a mean of batch values, which a small batch
-    makes larger: it lacks classes.
+    The formula is that of :func:`adaption.functional.minimum_class_confusion`. `compute` is the exact value of all
+    samples of the epoch together, from two sums for each class, not a mean of batch values: those of small batches are
+    larger, because they lack classes.
 
     Inputs of `update` and `forward`:
         - `target_logits`: :math:`(m, C)`, before softmax
@@ -103,8 +103,8 @@ class MinimumClassConfusionLoss(GlobalBatchMetric):
 
     Raises:
         TypeError: for anything but a floating-point tensor and a number.
-        ValueError: as :func:`adaption.functional.minimum_class_confusion`, and where the number of classes is not that
-            of the batches before.
+        ValueError: as :func:`adaption.functional.minimum_class_confusion`, and where the number of classes differs from
+            that of the batches before.
 
     References:
         Y. Jin, X. Wang, M. Long, J. Wang: Minimum Class Confusion for Versatile Domain Adaptation. ECCV 2020.

@@ -1,4 +1,4 @@
-"""Nuclear-norm maximisation: certain and diverse predictions are those whose matrix has a large nuclear norm."""
+"""Nuclear-norm maximisation: a large nuclear norm of the predictions makes them certain and diverse."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adaption._precision import full_precision
 
 @full_precision
 def nuclear_norm_maximization(target_logits: Tensor) -> Tensor:
-    r"""Negative nuclear norm of the matrix of predictions, in units of the largest one possible.
+    r"""Negative nuclear norm of the matrix of predictions, relative to its largest value.
 
     .. math::
         L = -\frac{\lVert P \rVert_*}{\sqrt{m C}} = -\frac{1}{\sqrt{m C}} \sum_j \sigma_j, \qquad
@@ -22,12 +22,12 @@ def nuclear_norm_maximization(target_logits: Tensor) -> Tensor:
 
     with the logits `z` of `C` classes for `m` target samples and the singular values :math:`\sigma` of `P`. Certain and
     balanced predictions give -1, one class for all samples :math:`-1 / \sqrt C`, uniform predictions :math:`-1 / C`.
-    Divided by :math:`\sqrt{m C}`, it does not change where every sample comes twice; the paper's division by `m` makes
-    it depend on the size of the batch.
+    Divided by :math:`\sqrt{m C}`, it does not change if every sample occurs twice; with the paper's division by `m` it
+    depends on the batch size.
 
     The gradient of the norm is :math:`U V^\top` from the singular vectors, finite where singular values coincide and,
-    without the vectors of singular values that are rounding, where `P` is of a lower rank. Both come of the eigenvalues
-    of the smaller one of :math:`P^\top P` and :math:`P P^\top`, in float64.
+    without the vectors of singular values below rounding error, where `P` has a lower rank. Both are computed from the
+    eigenvalues of the smaller one of :math:`P^\top P` and :math:`P P^\top`, in float64.
 
     Shapes:
         - `target_logits`: :math:`(m, C)`; output: scalar in :math:`[-1, 0)`
@@ -62,12 +62,12 @@ def _statistics(target_logits: Tensor) -> Statistics:
 class NuclearNormMaximizationLoss(GlobalBatchMetric):
     r"""Batch nuclear-norm maximisation (BNM): the network minimises it, which makes predictions certain and diverse.
 
-    There is no adversary: classifier and features minimise it beside the task loss on the source; the sign is
-    turned already. Without a step it is a score of a trained network that needs no label: -1 for certain and balanced
+    There is no adversary: classifier and features minimise it together with the task loss on the source; the sign is
+    already reversed. Without training, it is a score of a network that needs no labels: -1 for certain and balanced
     predictions, :math:`-1 / \sqrt C` for one class for all.
 
-    The formula is that of :func:`adaption.functional.nuclear_norm_maximization`. `compute` is that of all samples of
-    the epoch as one matrix, exact, from the sum of the batches' :math:`P^\top P`, which takes :math:`C^2` numbers.
+    The formula is that of :func:`adaption.functional.nuclear_norm_maximization`. `compute` is the exact value of all
+    samples of the epoch as one matrix, from the sum of the batches' :math:`P^\top P`, which takes :math:`C^2` numbers.
 
     Inputs of `update` and `forward`:
         - `target_logits`: :math:`(m, C)`, before softmax
@@ -81,8 +81,8 @@ class NuclearNormMaximizationLoss(GlobalBatchMetric):
 
     Raises:
         TypeError: for anything but a floating-point tensor.
-        ValueError: as :func:`adaption.functional.nuclear_norm_maximization`, and where the number of classes is not
-            that of the batches before.
+        ValueError: as :func:`adaption.functional.nuclear_norm_maximization`, and where the number of classes differs
+            from that of the batches before.
 
     References:
         S. Cui, S. Wang, J. Zhuo, L. Li, Q. Huang, Q. Tian: Towards Discriminability and Diversity: Batch Nuclear-norm

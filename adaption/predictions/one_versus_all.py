@@ -1,4 +1,4 @@
-"""OVANet: for each class a classifier of its own, known or not, learnt on the source and made certain on the target."""
+"""OVANet: a binary classifier for each class, trained on the source and made certain on the target."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from adaption.predictions._entropy import entropies
 
 
 def one_versus_all(open_logits: Tensor, labels: Tensor) -> Tensor:
-    r"""Cross entropy of the classifier of each sample's own class, and of that of the hardest other class.
+    r"""Cross entropy of the classifier of each sample's class, plus that of the hardest other class.
 
     .. math::
         L = -\frac1n \sum_{i=1}^n \Bigl( \log p_{i y_i} + \min_{k \ne y_i} \log (1 - p_{ik}) \Bigr), \qquad
         p_{ik} = \frac{\exp z_{i1k}}{\exp z_{i0k} + \exp z_{i1k}}
 
     with the pair of logits `z` that each of `C` classifiers gives each of `n` labelled samples: index 0 of the second
-    dimension says "not of this class", index 1 "of this class". Of all other classes only the one that takes the sample
-    for its own most is taught that it is not. Where several do so equally, they share the gradient.
+    dimension says "not of this class", index 1 "of this class". Of all other classes only the one with the largest
+    probability for the sample is trained. If there are several, they share the gradient.
 
     Shapes:
         - `open_logits`: :math:`(n, 2, C)`, `labels`: :math:`(n,)` or :math:`(n, 1)`, integers
         - output: scalar, at least 0; :math:`2 \log 2` where all pairs are equal
 
     Args:
-        open_logits: what the classifiers of all classes say of the source samples, before softmax. A linear layer with
-            `2 C` outputs gives them by ``.view(-1, 2, C)``.
+        open_logits: the logits of the classifiers of all classes for the source samples. A linear layer with `2 C`
+            outputs gives them by ``.view(-1, 2, C)``.
         labels: the classes of the samples, from 0 to `C - 1`.
 
     Raises:
@@ -45,7 +45,7 @@ def one_versus_all(open_logits: Tensor, labels: Tensor) -> Tensor:
         https://arxiv.org/abs/2104.03344
 
     Example:
-        The sample is of class 0; of the two others class 2 is the harder one.
+        The sample belongs to class 0; of the two others class 2 is the harder one.
 
         >>> import torch
         >>> from adaption.functional import one_versus_all
@@ -57,7 +57,7 @@ def one_versus_all(open_logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def open_set_entropy(open_logits: Tensor) -> Tensor:
-    r"""Mean entropy, in nats, of what the classifier of each class says of each sample.
+    r"""Mean entropy, in nats, of the predictions of the classifier of each class.
 
     .. math::
         L = -\frac{1}{m C} \sum_{i=1}^m \sum_{k=1}^C p_{ik} \log p_{ik} + (1 - p_{ik}) \log (1 - p_{ik}), \qquad
@@ -70,7 +70,7 @@ def open_set_entropy(open_logits: Tensor) -> Tensor:
         - output: scalar in :math:`[0, \log 2]`
 
     Args:
-        open_logits: what the classifiers of all classes say of the target samples, before softmax.
+        open_logits: the logits of the classifiers of all classes for the target samples.
 
     Raises:
         TypeError: for anything but a floating-point tensor.
@@ -128,13 +128,14 @@ def _entropies(open_logits: Tensor) -> Statistics:
 
 
 class OneVersusAllLoss(AdditiveMetric):
-    r"""OVANet's loss on the source: a classifier for each class learns where the class ends.
+    r"""OVANet's loss on the source: a classifier for each class learns the boundary of the class.
 
     Beside the usual classifier there is a pair of outputs for each class: not of this class, or of this class. Each
-    sample teaches its own class that it is known, and the other class that is most mistaken about it that it is not. So
-    each class ends before its nearest neighbours begin, and what lies between the classes is of none of them: the
-    target's unknown samples, of which the source has none. The network minimises it beside the task loss. Of a target
-    sample the usual classifier then names a class, and the pair of that class says whether the sample is known.
+    sample is a positive one for the pair of its class, and a negative one for the other class with the largest
+    probability for it. So the boundary of each class lies before its nearest neighbours, and samples between the
+    classes belong to none of them, such as the unknown samples of the target. The network minimises it together with
+    the task loss. For a target sample the usual classifier then predicts a class, and the pair of that class whether
+    the sample is known.
 
     The formula is that of :func:`adaption.functional.one_versus_all`. `compute` is exact over the epoch.
 
@@ -181,10 +182,10 @@ class OneVersusAllLoss(AdditiveMetric):
 
 
 class OpenSetEntropyLoss(AdditiveMetric):
-    r"""OVANet's loss on the target: the classifier of each class becomes certain, whether a sample is its own or not.
+    r"""OVANet's loss on the target: the classifier of each class becomes certain about each sample.
 
-    It takes what :class:`OneVersusAllLoss` has taught each class over to the target: samples near a class move into it,
-    all others away. The network minimises it beside both losses on the source, with a small weight.
+    It adapts the classifiers of :class:`OneVersusAllLoss` to the target: samples near a class move towards it, all
+    others away. The network minimises it together with both losses on the source, with a small weight.
 
     The formula is that of :func:`adaption.functional.open_set_entropy`. `compute` is exact over the epoch.
 

@@ -1,4 +1,4 @@
-"""OSBP: a classifier with one class more, for what the source has never seen."""
+"""OSBP: a classifier with an additional class for samples unlike the source."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def unknown_class_binary_cross_entropy(target_logits: Tensor, t: float = 0.5) ->
               p_j = \frac{\exp z_{j,c+1}}{\sum_k \exp z_{jk}}
 
     with the logits `z` of `m` target samples for `c` known classes and, in the last column, the unknown one. It is
-    taken of the logit of "unknown" against all known classes, :math:`z_{j,c+1} - \log \sum_{k \le c} \exp z_{jk}`:
-    exact for certain classifiers too, and with a gradient that does not fade. The smallest value, at :math:`p_j = t`,
-    is the entropy of `t`: :math:`\log 2` for a half.
+    computed from the logit of "unknown" against all known classes, :math:`z_{j,c+1} - \log \sum_{k \le c} \exp z_{jk}`:
+    exact for certain classifiers too, and with a gradient that does not vanish. The smallest value, at :math:`p_j = t`,
+    is the entropy of `t`: :math:`\log 2` for one half.
 
     Shapes:
         - `target_logits`: :math:`(m, c + 1)`; output: scalar
 
     Args:
         target_logits: the classifier's output for the target batch before the softmax, the unknown class last.
-        t: where the boundary between known and unknown is drawn, in :math:`[0, 1]`; the paper takes 0.5.
+        t: the boundary between known and unknown, in :math:`[0, 1]`; 0.5 in the paper.
 
     Raises:
         TypeError: for anything but a floating-point tensor, and a `t` that is not a number.
@@ -61,10 +61,10 @@ def _statistics(target_logits: Tensor, t: float) -> Statistics:
 class UnknownClassBinaryCrossEntropy(AdditiveMetric):
     r"""OSBP's loss for open-set adaptation: the classifier minimises it, the feature extractor maximises it.
 
-    The target holds classes that the source has not. The classifier has one output more, "unknown", and learns to give
-    it the probability `t` for every target sample. The feature extractor, behind a gradient reversal, wants that
-    probability to leave `t`: for a sample like the source's towards 0, for any other towards 1. The reversal stands
-    between features and classifier, on the way of the target batch; never subtract the loss yourself.
+    The target has classes that the source lacks. The classifier has one more output, "unknown", and learns to give it
+    the probability `t` for every target sample. The feature extractor, with a gradient reversal, moves that probability
+    away from `t`: towards 0 for samples like the source's, towards 1 for others. Put the reversal between features and
+    classifier, for the target batch; do not subtract the loss.
 
     The formula is that of :func:`adaption.functional.unknown_class_binary_cross_entropy`. `compute` is exact over the
     epoch.
@@ -75,7 +75,7 @@ class UnknownClassBinaryCrossEntropy(AdditiveMetric):
     Output: scalar, at least the entropy of `t`.
 
     Args:
-        t: where the boundary between known and unknown is drawn, in :math:`[0, 1]`.
+        t: the boundary between known and unknown, in :math:`[0, 1]`.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:

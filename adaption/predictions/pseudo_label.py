@@ -1,4 +1,4 @@
-"""Pseudo labels: what a network is sure of on the target, it is to learn."""
+"""Pseudo labels: a network learns from confident predictions on the target."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def pseudo_label_loss(
     weighting: str = "mask",
     reduction: str = "mean",
 ) -> Tensor:
-    r"""Cross entropy to the labels that a teacher, or the network itself, is confident of.
+    r"""Cross entropy with the confident labels of a teacher, or of the network itself.
 
     .. math::
         L = \frac1n \sum_{i=1}^n c_i \, \ell_i, \qquad
@@ -30,22 +30,23 @@ def pseudo_label_loss(
         y_i = \arg\max_k q_{ik}, \qquad c_i = [\max_k q_{ik} \ge \tau]
 
     with the logits `z` of `n` samples, or of all positions of dense predictions, the teacher's probabilities `q`, and
-    the threshold :math:`\tau`. The mean runs over all samples, and one without confidence counts 0: few confident
-    samples pull gently. With ``weighting="share"`` all samples learn their label, and their mean is multiplied by the
+    the threshold :math:`\tau`. The mean runs over all samples, and unconfident ones count 0: a few confident samples
+    have a small effect. With ``weighting="share"`` all samples learn their label, and their mean is multiplied by the
     share of confident ones,
 
     .. math:: L = \Bigl( \frac1n \sum_i c_i \Bigr) \Bigl( \frac1n \sum_i \ell_i \Bigr).
 
-    Labels and confidence are constants of the gradient. Where no sample is confident, value and gradient are 0.
+    Labels and confidence are held constant in the differentiation. Where no sample is confident, value and gradient
+    are 0.
 
     Shapes:
         - `logits`, `teacher_logits`: :math:`(n, C)` or :math:`(n, C, d_1, ..)`
         - output: scalar, at least 0; with ``reduction="none"`` :math:`(n,)` or :math:`(n, d_1, ..)`
 
     Args:
-        logits: what the network says, before softmax; of strongly augmented samples where there is a teacher.
-        teacher_logits: what labels are taken of, for the same samples: the network on weakly augmented samples, or an
-            :class:`adaption.layers.EmaTeacher`. By default `logits` themselves.
+        logits: the network's output, before softmax; for strongly augmented samples if there is a teacher.
+        teacher_logits: the logits for the labels of the same samples: of the network on weakly augmented samples, or of
+            an :class:`adaption.layers.EmaTeacher`. By default `logits`.
         threshold: :math:`\tau`, in :math:`[0, 1]`; a sample at the threshold is confident.
         weighting: ``"mask"`` as in FixMatch, or ``"share"`` as in DAFormer.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
@@ -63,7 +64,7 @@ def pseudo_label_loss(
         Domain-Adaptive Semantic Segmentation. CVPR 2022. https://arxiv.org/abs/2111.14887
 
     Example:
-        The teacher is sure of the first sample only, and the mean runs over both.
+        The teacher is confident on the first sample only, and the mean runs over both.
 
         >>> import torch
         >>> from adaption.functional import pseudo_label_loss
@@ -109,19 +110,19 @@ def _value(weighting: str, reduction: str, losses: Any, num_confident: Any, num_
 
 
 class PseudoLabelLoss(AdditiveMetric):
-    r"""Pseudo-label loss: the network learns from the target what it, or its teacher, is confident of.
+    r"""Pseudo-label loss: the network learns its own or its teacher's confident predictions on the target.
 
-    There is no adversary: the network minimises it beside the task loss on the source. Two views of the same
-    target samples are usual: labels come of the weakly augmented one, or of a teacher, and the network learns them on
-    the strongly augmented one. Errors are learnt like everything else, so watch `confident_share`: a share that jumps
-    to 1 in the first epochs is a collapse more often than a success.
+    There is no adversary: the network minimises it together with the task loss on the source. Usually there are two
+    views of the same target samples: labels come from the weakly augmented one, or from a teacher, and the network
+    learns them on the strongly augmented one. Wrong labels are learned too, so watch `confident_share`: a share that
+    jumps to 1 in the first epochs is a collapse more often than a success.
 
     The formula is that of :func:`adaption.functional.pseudo_label_loss`. `compute` is exact over the epoch: the share
-    of ``weighting="share"`` is that of all samples, but with ``reduction="none"``, where it is the batch's.
+    of ``weighting="share"`` is that of all samples, except with ``reduction="none"``, where it is the batch's.
 
     Inputs of `update` and `forward`:
         - `logits`: :math:`(n, C)` or :math:`(n, C, d_1, ..)`, before softmax
-        - `teacher_logits`: of the same shape, optional; by default `logits` themselves
+        - `teacher_logits`: of the same shape, optional; by default `logits`
 
     Output: scalar, at least 0; with ``reduction="none"`` one value per sample or position.
 

@@ -1,1 +1,1 @@
-"""Scores by which to choose among adapted models, without a label of the target."""
+"""Scores for choosing among adapted models without target labels."""

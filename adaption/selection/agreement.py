@@ -1,4 +1,4 @@
-"""Agreement with an ensemble: how often a model names the class that all candidates together name."""
+"""Agreement with an ensemble: how often a model predicts the class of the ensemble of all candidates."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from adaption._precision import full_precision
 
 
 class EnsembleAgreement(AdditiveMetric):
-    r"""Share of target samples for which a model names the same class as the ensemble of all candidates.
+    r"""Share of target samples for which a model predicts the same class as the ensemble of all candidates.
 
     .. math::
         A = \frac1m \sum_j \Bigl[\operatorname*{arg\,max}_k z_{jk} = \operatorname*{arg\,max}_k q_{jk}\Bigr], \qquad
         q_j = \frac1M \sum_{c=1}^M \operatorname{softmax} z^{(c)}_j
 
-    with the logits `z` of the model, and those of `M` candidates. The ensemble stands in for the labels: candidates
-    that were trained differently make different mistakes, and the mean of their predictions is mostly better than
-    theirs. In the mean cross entropy it is never worse than they are in the mean. So a model that has collapsed scores
-    low beside candidates that have not. If most of them share a mistake, the score shares it too.
+    with the logits `z` of the model, and those of `M` candidates. The ensemble replaces the labels: candidates that
+    were trained differently make different mistakes, and the mean of their predictions is usually better than the
+    single ones. Its cross entropy is never above their mean. So a model that has collapsed scores low among candidates
+    that have not. If most of them share a mistake, so does the score.
 
-    One metric for each candidate, all with the same ensemble. Ties of the largest logit go to one class, so that a
+    Use one metric for each candidate, all with the same ensemble. Ties of the largest logit count as one class, so a
     model with uniform predictions agrees by chance. The value has no gradient, and `compute` is exact over batches and
     ranks.
 
@@ -84,7 +84,7 @@ class EnsembleAgreement(AdditiveMetric):
 
 @full_precision
 def _agreeing(logits: Tensor, ensemble_logits: Tensor | Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """1 where both name the same class, 0 where not, NaN where one of them says nothing: NaN is not a largest entry."""
+    """1 where both predict the same class, 0 where not, NaN where one of them has NaN."""
     _checks.logits("logits", logits)
     if isinstance(ensemble_logits, (list, tuple)):
         ensemble = _mean_softmax(logits, ensemble_logits, dtype)

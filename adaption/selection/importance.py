@@ -17,23 +17,22 @@ from adaption.adversarial import _discriminator
 
 @full_precision
 def density_ratio(domain_logits: Tensor, num_source: int, num_target: int) -> Tensor:
-    r"""How many times more likely a sample is in the target than in the source, read off a domain discriminator.
+    r"""Density ratio of target to source for each sample, from the logits of a domain discriminator.
 
     .. math:: w(x) = \frac{p_t(x)}{p_s(x)} = \frac{n_s}{n_t} \exp z(x)
 
     A discriminator that was trained on :math:`n_s` source samples with label 0 and :math:`n_t` target samples with
-    label 1 gives, where it is as good as can be, the logit :math:`z = \log \frac{n_t p_t}{n_s p_s}`. That of
-    :class:`adaption.DomainAdversarialLoss` serves; so does a logistic regression on the features.
+    label 1 gives, if it is optimal, the logit :math:`z = \log \frac{n_t p_t}{n_s p_s}`. The discriminator of
+    :class:`adaption.DomainAdversarialLoss` works; so does a logistic regression on the features.
 
     Shapes:
         - `domain_logits`: :math:`(N, 1)` or :math:`(N,)`; output: :math:`(N,)`, positive
 
-    Above a logit of 88 a ratio leaves the range of float32 and is infinite, which the scores refuse.
+    Above a logit of 88 a ratio overflows float32 and is infinite, which the scores refuse.
 
     Args:
-        domain_logits: what the discriminator says of samples, positive for "target".
-        num_source: how many source samples the discriminator has learned from, or saw in a step, where batches of both
-            domains take turns.
+        domain_logits: the discriminator's logits for the samples, positive for "target".
+        num_source: number of source samples on which the discriminator was trained, in total or in each step.
         num_target: the same for the target.
 
     Raises:
@@ -99,11 +98,10 @@ class ImportanceWeightedValidation(AdditiveMetric):
 
     .. math:: \mathrm{IWV} = \frac1n \sum_i w_i \ell_i
 
-    with the losses :math:`\ell_i` of `n` validation samples of the source, which were not trained on, and their density
-    ratios :math:`w_i`, as :func:`adaption.functional.density_ratio` gives them. Where source and target differ in the
-    distribution of the inputs alone, not in what a label means, and the ratios are right, its mean is the risk on the
-    target. Where one of them fails, it is not. The value has no gradient, and `compute` is exact over batches
-    and ranks.
+    with the losses :math:`\ell_i` of `n` validation samples of the source, which were not used in training, and their
+    density ratios :math:`w_i`, such as those of :func:`adaption.functional.density_ratio`. Its expected value is the
+    risk on the target if source and target differ only in the distribution of the inputs (covariate shift), and if the
+    ratios are right. The value has no gradient, and `compute` is exact over batches and ranks.
 
     Inputs of `update` and `forward`:
         - `losses`: :math:`(n,)` or :math:`(n, 1)`, of source samples
@@ -153,21 +151,21 @@ class ImportanceWeightedValidation(AdditiveMetric):
 
 
 class DeepEmbeddedValidation(AdditiveMetric):
-    r"""DEV: importance-weighted validation with a control variate, which takes off the chance in the weights.
+    r"""DEV: importance-weighted validation with a control variate, which reduces the variance.
 
     .. math::
         \mathrm{DEV} = \frac1n \sum_i w_i \ell_i + \eta \Bigl(\frac1n \sum_i w_i - 1\Bigr), \qquad
         \eta = -\frac{\operatorname{cov}(w \ell, w)}{\operatorname{var} w}
 
     with losses :math:`\ell_i` and density ratios :math:`w_i` of `n` validation samples of the source, as in
-    :class:`ImportanceWeightedValidation`. The mean of a density ratio is 1; where that of the sample is not, the
-    estimate is corrected by what losses and weights have in common. It may be negative. Where the weights do not
-    differ, :math:`\operatorname{var} w` being at most :math:`10^{-12}` of the mean of :math:`w^2`, and for a single
-    sample, :math:`\eta` is 0.
+    :class:`ImportanceWeightedValidation`. The mean of a density ratio is 1; where the sample mean differs, the estimate
+    is corrected by the covariance of losses and weights. It may be negative. Where the weights do not differ,
+    :math:`\operatorname{var} w` being at most :math:`10^{-12}` of the mean of :math:`w^2`, and for a single sample,
+    :math:`\eta` is 0.
 
-    The weights should come from a discriminator of the features that the model under test gives, which is what "deep
-    embedded" means; every model then has weights of its own. The value has no gradient, and `compute` is exact over
-    batches and ranks, from five sums.
+    The weights should come from a discriminator on the features of the model under test ("deep embedded"), so that
+    every model has different weights. The value has no gradient, and `compute` is exact over batches and ranks, from
+    five sums.
 
     Inputs of `update` and `forward`:
         - `losses`: :math:`(n,)` or :math:`(n, 1)`, of source samples
@@ -187,7 +185,7 @@ class DeepEmbeddedValidation(AdditiveMetric):
         ICML 2019. https://proceedings.mlr.press/v97/you19a.html
 
     Example:
-        The losses are all 2, and so is the risk, whatever the weights.
+        All losses are 2, and so is the risk, whatever the weights.
 
         >>> import torch
         >>> from adaption import DeepEmbeddedValidation

@@ -19,9 +19,9 @@ _ENTRIES = 2**22  # of the similarities that are held at once
 class SoftNeighborhoodDensity(AdditiveMetric):
     r"""Soft neighborhood density: the larger, the more target samples have many neighbours with the same prediction.
 
-    **A collapsed model gets the best value.** Where all samples have the same prediction, each is as close to all
-    others as can be, and the value is :math:`\log(m - 1)`, its largest. Compare only models that you know not to have
-    collapsed, for example by :class:`EnsembleAgreement` or by the classes that they name.
+    **A collapsed model gets the best value.** If all samples have the same prediction, all of them are neighbours, and
+    the value is :math:`\log(m - 1)`, the largest possible. Compare only models that have not collapsed, which
+    :class:`EnsembleAgreement` or the predicted classes show.
 
     .. math::
         \mathrm{SND} = -\frac1m \sum_i \sum_{j \ne i} P_{ij} \log P_{ij}, \qquad
@@ -30,8 +30,8 @@ class SoftNeighborhoodDensity(AdditiveMetric):
 
     with the class probabilities :math:`p_i` of `m` target samples and the temperature `T`. The logits of the epoch are
     kept, in :math:`m C` numbers; `compute` is exact over all samples and ranks and needs :math:`m^2 C` operations, in
-    blocks. It grows with the number of samples, so compare models on the same ones. A single sample has no neighbour,
-    and the value 0. The value has no gradient.
+    blocks. It grows with the number of samples, so compare models on the same ones. A single sample has no neighbours,
+    and the value is 0. The value has no gradient.
 
     Inputs of `update` and `forward`:
         - `target_logits`: :math:`(m, C)`, before softmax
@@ -44,16 +44,16 @@ class SoftNeighborhoodDensity(AdditiveMetric):
 
     Raises:
         TypeError: for anything but a floating-point tensor and a number.
-        ValueError: for an empty tensor, a wrong rank, fewer than two classes, probabilities instead of logits, another
-            number of classes than before, and a temperature that is not finite and at least 1.2e-38, float32's smallest
-            normal number.
+        ValueError: for an empty tensor, a wrong rank, fewer than two classes, probabilities instead of logits, a
+            different number of classes than before, and a temperature that is not finite and at least 1.2e-38,
+            float32's smallest normal number.
 
     References:
         K. Saito, D. Kim, P. Teterwak, S. Sclaroff, T. Darrell, K. Saenko: Tune it the Right Way: Unsupervised
         Validation of Domain Adaptation via Soft Neighborhood Density. ICCV 2021. https://arxiv.org/abs/2108.10860
 
     Example:
-        Two groups of three: each sample has two neighbours as near as can be, and no other near.
+        Two groups of three: each sample has two neighbours at the smallest distance, and no other near.
 
         >>> import torch
         >>> from adaption import SoftNeighborhoodDensity

@@ -1,4 +1,4 @@
-"""Looking at a network without leaving a trace."""
+"""Evaluation of a network without side effects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adaption import _checks
 
 @contextmanager
 def evaluating(network: object) -> Iterator[None]:
-    """Without gradients and in evaluation mode; afterwards every submodule is in the mode it was in."""
+    """Without gradients and in evaluation mode; afterwards the mode of every submodule is restored."""
     if not isinstance(network, nn.Module):
         with torch.no_grad():
             yield
@@ -33,12 +33,12 @@ def evaluating(network: object) -> Iterator[None]:
 def collect_classification_results(
     data_loader: Iterable[Any], classifier: Callable[[Tensor], Tensor], device: torch.device | str
 ) -> Tensor:
-    r"""Logits of everything that a loader gives, in its order.
+    r"""Logits of all samples of a loader, in its order.
 
     .. math:: Z = \bigl(z(x_1), \dots, z(x_N)\bigr)
 
-    The classifier `z` runs without gradients and in evaluation mode, and afterwards each of its modules is in the mode
-    it was in. For class weights alone, :class:`ClassWeightModule` needs no more memory than one batch.
+    The classifier `z` runs without gradients and in evaluation mode; afterwards the mode of each of its modules is
+    restored. For class weights alone, :class:`ClassWeightModule` needs only the memory of one batch.
 
     Shapes:
         - output: :math:`(N, C)` for the `N` samples of all batches
@@ -46,11 +46,11 @@ def collect_classification_results(
     Args:
         data_loader: gives batches as ``x``, ``(x,)`` or ``(x, y)``.
         classifier: a Module or another callable from ``x`` to logits :math:`(N, C)`, on `device`.
-        device: where the batches are moved and the logits stay.
+        device: the device for the batches and the logits.
 
     Raises:
-        TypeError: for a loader that cannot be walked through or gives anything else, and a classifier that cannot be
-            called or returns no tensor.
+        TypeError: for a loader that is not iterable or gives anything else, and a classifier that is not callable or
+            does not return a tensor.
         ValueError: for an empty loader, and logits of another shape.
 
     References:
@@ -73,7 +73,7 @@ def collect_classification_results(
 
 
 def check_source(data_loader: object, classifier: object) -> None:
-    """Something to walk through, and something to call."""
+    """Check the loader and the classifier."""
     _checks.iterable("data_loader", data_loader, "a DataLoader")
     _checks.function("classifier", classifier)
 
@@ -85,7 +85,7 @@ def visit(
     take: Callable[[Tensor], None],
     num_classes: int | None = None,
 ) -> None:
-    """Hand the logits of every batch to `take`."""
+    """Pass the logits of every batch to `take`."""
     width: int | None = None
     with evaluating(classifier):
         for batch in data_loader:

@@ -1,4 +1,4 @@
-"""The classes that the target has, for those who know them and want to see whether the weights find them."""
+"""The classes of the target where they are known, to check the weights."""
 
 from __future__ import annotations
 

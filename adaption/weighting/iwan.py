@@ -1,4 +1,4 @@
-"""IWAN: source samples that a discriminator takes for target samples weigh much."""
+"""IWAN: source samples that look like target samples to a discriminator get large weights."""
 
 from __future__ import annotations
 
@@ -19,23 +19,21 @@ class ImportanceWeightModule(nn.Module):
 
     .. math:: w_i = \frac{\sigma(z_i)}{\frac1n \sum_j \sigma(z_j)}, \qquad z_i = D(f_i)
 
-    with the logits `z` of a discriminator `D` that takes source for 0 and target for 1, so that :math:`\sigma(z)` is
-    the probability that it gives to the target. Samples of classes that the target does not have are easy to tell apart
-    and weigh little. The weights have mean 1, also where the discriminator is so sure that every :math:`\sigma(z_i)`
-    alone is 0 in floating point.
+    with the logits `z` of a discriminator `D` of source (0) and target (1), so that :math:`\sigma(z)` is its
+    probability of the target. Samples of classes that the target lacks are easy to recognise and get small weights. The
+    weights have mean 1, even if the discriminator is so certain that every :math:`\sigma(z_i)` is 0 in floating point.
 
     This discriminator minimises its loss on detached features, without an adversary: train it with
-    :class:`adaption.DomainAdversarialLoss` on ``features.detach()``. A second one plays against the features, with the
-    weights in its loss. The weights are constants: they are taken without gradient, and with the discriminator in
-    evaluation mode, so that a batch normalisation in it neither learns from source samples alone nor hides them behind
-    their own statistics.
+    :class:`adaption.DomainAdversarialLoss` on ``features.detach()``. A second one is trained against the features, with
+    the weights in its loss. The weights are computed without gradient, and with the discriminator in evaluation mode,
+    so that its batch normalisation neither learns from source samples alone nor normalises by their statistics.
 
     Shapes:
         - `feature`: :math:`(n, F)`, of the source, as the discriminator takes it; weights: :math:`(n, 1)`
 
     Args:
         discriminator: a Module or another callable from features to logits of shape ``(N, 1)`` or ``(N,)``.
-        partial_classes_index: the classes that the target really has, for `get_partial_classes_weight` only.
+        partial_classes_index: the true classes of the target, for `get_partial_classes_weight` only.
 
     Raises:
         TypeError: for a discriminator that is not callable, features that are not a floating-point tensor, and labels
@@ -78,9 +76,9 @@ class ImportanceWeightModule(nn.Module):
         return _normalised(logits).unsqueeze(1)
 
     def get_partial_classes_weight(self, weights: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean weight of the samples of classes in `partial_classes_index`, and that of all others.
+        """Return the mean weights of samples of classes in `partial_classes_index`, and of all others.
 
-        A diagnosis for those who know the target's classes: the weights work where the first is well above the second.
+        For diagnosis where the target's classes are known: the weights work if the first is well above the second.
         `weights` and `labels` have shape `(n,)` or `(n, 1)`. NaN where there are no such samples.
         """
         _checks.labels("labels", labels)

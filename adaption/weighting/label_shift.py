@@ -22,29 +22,27 @@ _TOLERANCE, _NOTHING, _MOST_STEPS = 1e-13, 1e-10, 10_000
 def label_shift_weights(
     source_logits: Tensor, source_labels: Tensor, target_logits: Tensor, *, method: str = "bbse"
 ) -> Tensor:
-    r"""Ratio of the proportions of each class in target and source, from what one classifier says of both.
+    r"""Ratio of the proportions of each class in target and source, from the predictions of one classifier.
 
     .. math:: w_k = \frac{p_t(y = k)}{p_s(y = k)}
 
-    where the domains differ in how frequent the classes are, and not in how a class looks. ``"bbse"`` counts. What the
-    classifier names in the source, by the true class, is the confusion matrix; what it names in the target is a mixture
-    of its columns:
+    where the domains differ only in the frequency of the classes. ``"bbse"`` counts predicted classes. In the source,
+    by true class, they give the confusion matrix; in the target they are a mixture of its columns:
 
     .. math:: C_{ik} = p_s(\hat y = i, y = k), \qquad \mu_i = p_t(\hat y = i), \qquad C w = \mu
 
-    of which, where `C` is singular, the least-squares solution nearest to :math:`w = 1` is taken: classes that the
-    classifier never tells apart keep the ratio that they have in the source. Negative weights are set to 0, and all are
-    scaled so that the proportions of the source weighted by them sum to 1; where none is positive, all are 1. ``"em"``
-    trusts the probabilities :math:`p = \mathrm{softmax}(z)`, and finds the proportions `q` of the target that make its
-    samples most likely:
+    If `C` is singular, the least-squares solution nearest to :math:`w = 1` is used: classes that the classifier never
+    tells apart keep the ratio that they have in the source. Negative weights are set to 0, and all are scaled so that
+    the proportions of the source weighted by them sum to 1; if none is positive, all are 1. ``"em"`` uses the
+    probabilities :math:`p = \mathrm{softmax}(z)`, and finds the proportions `q` that maximise the likelihood of the
+    target's samples:
 
     .. math::
         q_k \leftarrow \frac1m \sum_j \frac{p_{jk} \, q_k / p_s(k)}{\sum_l p_{jl} \, q_l / p_s(l)}, \qquad
         w_k = \frac{q_k}{p_s(k)}
 
-    until no proportion changes by more than :math:`10^{-13}`; those below :math:`10^{-10}` are 0. It errs less where
-    the probabilities are calibrated, and more where they are not. A class that the source does not have gets 0 from
-    both.
+    until no proportion changes by more than :math:`10^{-13}`; those below :math:`10^{-10}` are 0. It is more accurate
+    if the probabilities are calibrated, and less if not. Both give 0 to a class that the source lacks.
 
     Shapes:
         - `source_logits`: :math:`(n, C)`, `target_logits`: :math:`(m, C)`; `n` and `m` may differ
@@ -52,10 +50,10 @@ def label_shift_weights(
         - output: :math:`(C,)`, at least 0, in float64 where the device has it
 
     Args:
-        source_logits: what the classifier says of source samples that it was not trained on, before softmax.
+        source_logits: the classifier's logits for source samples that it was not trained on.
         source_labels: their classes, from 0 to `C - 1`.
         target_logits: what it says of target samples.
-        method: ``"bbse"`` or ``"em"``, which looks at the labels of the source and the logits of the target alone.
+        method: ``"bbse"`` or ``"em"``, which uses only the labels of the source and the logits of the target.
 
     Raises:
         TypeError: for anything but floating-point logits and integer labels.
@@ -70,7 +68,7 @@ def label_shift_weights(
         Simple Procedure. Neural Computation 2002. https://doi.org/10.1162/089976602753284446
 
     Example:
-        In the source the classes are equally frequent; in the target the second is named three times as often.
+        In the source the classes are equally frequent; in the target the second is predicted three times as often.
 
         >>> import torch
         >>> from adaption.functional import label_shift_weights
@@ -99,7 +97,7 @@ def _statistics(method: str, source_logits: Tensor, source_labels: Tensor, targe
 
 
 def _named(logits: Tensor, dtype: torch.dtype) -> Tensor:
-    """A row for each sample, 1 at the class that is named, NaN where the logits say nothing."""
+    """A row for each sample, 1 at the predicted class, NaN where the logits are NaN."""
     unknown = logits.isnan().any(1, keepdim=True)
     return one_hot(logits.argmax(1), logits.shape[1], dtype).masked_fill(unknown, torch.nan)
 
@@ -109,7 +107,7 @@ def _weights(method: str, counts: Tensor, of_target: Tensor) -> Tensor:
 
 
 def _by_confusion(confusion: Tensor, named: Tensor) -> Tensor:
-    """From the counts of named and true classes in the source, row by row, and of named classes in the target."""
+    """Weights from counts: predicted and true classes in the source, row by row, and predicted ones in the target."""
     joint = confusion.view(len(named), -1) / confusion.sum()
     proportions = joint.sum(0)
     # the distance from no shift: of many solutions the shortest
@@ -122,7 +120,7 @@ def _by_confusion(confusion: Tensor, named: Tensor) -> Tensor:
 
 
 def _by_likelihood(counts: Tensor, probabilities: Tensor) -> Tensor:
-    """From the counts of the source's classes, and the probabilities of each target sample."""
+    """Weights from the counts of the source's classes, and the probabilities of each target sample."""
     source = counts / counts.sum()
     inverse = torch.where(source > 0, 1 / torch.where(source > 0, source, 1), 0)
     odds = probabilities * inverse
@@ -139,11 +137,11 @@ def _by_likelihood(counts: Tensor, probabilities: Tensor) -> Tensor:
 
 
 class LabelShiftWeights(AdditiveMetric):
-    r"""Weights of the source's classes where they are more or less frequent in the target (BBSE, EM).
+    r"""Weights of the source's classes for a target with different class proportions (BBSE, EM).
 
-    Losses that bring the features of both domains together cannot succeed where the classes are not equally frequent:
-    to be alike, samples of one class would have to pass for another. Weighted by their class, source samples are as
-    frequent as those of the target:
+    Losses that align the features of both domains cannot succeed where the class proportions differ: to make the
+    domains alike, samples of one class would have to be matched with another. Weighted by their class, the source
+    samples have the class proportions of the target:
 
     .. code-block:: python
 

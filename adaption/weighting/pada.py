@@ -1,4 +1,4 @@
-"""PADA: source classes that the target predictions never name weigh little."""
+"""PADA: source classes that are rarely predicted on the target get small weights."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def class_weights(target_logits: Tensor, temperature: float = 0.1) -> Tensor:
     .. math::
         \gamma = \frac1m \sum_{j=1}^m \mathrm{softmax}(z_j / T), \qquad w_k = \frac{\gamma_k}{\max_l \gamma_l}
 
-    with the class logits `z` of `m` target samples and the temperature `T`. A source class that the target does not
-    have is named by few predictions and weighs little.
+    with the class logits `z` of `m` target samples and the temperature `T`. A source class that the target lacks is
+    rarely predicted and gets a small weight.
 
     Shapes:
         - `target_logits`: :math:`(m, C)`; output: :math:`(C,)` in :math:`[0, 1]`, the largest 1
 
     Args:
         target_logits: the classifier's logits for the target samples.
-        temperature: `T`. At 1 it is the paper's formula; the smaller, the more the predictions count like votes.
+        temperature: `T`. At 1 it is the paper's formula; the smaller it is, the more the predictions act like votes.
 
     Raises:
         TypeError: for anything but a floating-point tensor and a number.
@@ -65,14 +65,14 @@ def _relative(total: Tensor, number: Tensor | int) -> Tensor:
 
 
 class ClassWeightModule(AdditiveMetric):
-    r"""Class weights of partial adaptation, streamed over the target set: no game, and nothing to minimise.
+    r"""Class weights of partial adaptation, accumulated over the target set; it is not a loss.
 
     The formula is that of :func:`adaption.functional.class_weights`. `update` takes the target logits batch by batch;
-    `compute` is exact over all samples and ranks, in the memory of `C` numbers. The weights are constants of training:
-    take them from `compute`, which has no gradient, and weigh source samples by the weight of their class, in the
-    classification loss, ``cross_entropy(logits, labels, weight=weights.compute().float())``, which wants the dtype of
-    the logits, and in :class:`adaption.DomainAdversarialLoss`. `forward` gives the weights of the batch alone, with
-    gradient; detach them before you weigh a loss, or the classifier learns to shrink it by its weights.
+    `compute` is exact over all samples and ranks, in the memory of `C` numbers. Take the weights from `compute`, which
+    has no gradient, and weight source samples by their class in the classification loss,
+    ``cross_entropy(logits, labels, weight=weights.compute().float())``, which needs the dtype of the logits, and in
+    :class:`adaption.DomainAdversarialLoss`. `forward` gives the weights of the batch alone, with gradient; detach them
+    before you weight a loss, or the classifier learns to reduce it by its weights.
 
     Inputs of `update` and `forward`:
         - `target_logits`: :math:`(m, C)`, before softmax
@@ -80,7 +80,7 @@ class ClassWeightModule(AdditiveMetric):
     Output: :math:`(C,)` in :math:`[0, 1]`, the largest 1.
 
     Args:
-        temperature: `T`; small values make votes of the predictions.
+        temperature: `T`; with small values predictions act like votes.
         kwargs: ``nan_strategy`` and those of :class:`torchmetrics.Metric`.
 
     Raises:
@@ -133,27 +133,27 @@ class ClassWeightModule(AdditiveMetric):
 
 
 class AutomaticUpdateClassWeightModule(nn.Module):
-    r"""Class weights of partial adaptation that look at the target anew every `update_steps` steps.
+    r"""Class weights of partial adaptation that are updated from the target every `update_steps` steps.
 
-    The weights are those of :class:`ClassWeightModule`, 1 until the first look. `step` belongs at the head of every
-    training step; in evaluation mode it stands still. A look walks through the loader once, without gradients and with
-    the classifier in evaluation mode, and leaves the classifier as it was. It keeps no logits, and where
-    :mod:`torch.distributed` runs, it counts the samples of all ranks.
+    The weights are those of :class:`ClassWeightModule`, 1 until the first update. Call `step` at the beginning of every
+    training step; in evaluation mode it has no effect. An update goes through the loader once, without gradients and
+    with the classifier in evaluation mode, and does not change the classifier. It stores no logits, and with
+    :mod:`torch.distributed` it uses the samples of all ranks.
 
-    Weights and step count are buffers: saved, moved, and a resumed run continues exactly. The classifier is not part of
-    this module: neither its parameters nor its state show up here.
+    Weights and step count are buffers: they are saved and moved with the module, and a resumed run continues exactly.
+    The classifier is not part of this module, neither its parameters nor its state.
 
     Shapes:
         - `source_labels`: :math:`(n,)` or :math:`(n, 1)`, integers; class weights: :math:`(C,)`, the largest 1
 
     Args:
-        update_steps: number of steps from one look to the next.
-        data_loader: gives the target batches as ``x``, ``(x,)`` or ``(x, y)``, and can be walked through repeatedly.
+        update_steps: number of steps between two updates.
+        data_loader: gives the target batches as ``x``, ``(x,)`` or ``(x, y)``, and can be iterated repeatedly.
         classifier: a Module or another callable from ``x`` to logits :math:`(N, C)`, on `device`.
         num_classes: number of classes `C`.
-        device: where the classifier is, and the weights shall be.
+        device: the device of the classifier and of the weights.
         temperature: as in :class:`ClassWeightModule`.
-        partial_classes_index: the classes that the target really has, for `get_partial_classes_weight` only.
+        partial_classes_index: the true classes of the target, for `get_partial_classes_weight` only.
 
     Raises:
         TypeError: for arguments of another type, and labels that are not integers.
@@ -210,12 +210,12 @@ class AutomaticUpdateClassWeightModule(nn.Module):
         self.register_buffer("num_steps", torch.tensor(0))
 
     def reset_parameters(self) -> None:
-        """Begin anew, with weights of 1, for frameworks that allocate memory by ``to_empty``."""
+        """Restart with weights of 1, for frameworks that allocate memory by ``to_empty``."""
         self.class_weight.fill_(1)
         self.num_steps.zero_()
 
     def step(self) -> None:
-        """Count a training step, and renew the weights if they are due."""
+        """Count a training step, and update the weights if it is time."""
         if not self.training:
             return
         if (int(self.num_steps) + 1) % self.update_steps == 0:
@@ -231,8 +231,8 @@ class AutomaticUpdateClassWeightModule(nn.Module):
     def get_class_weight_for_adversarial_loss(self, source_labels: Tensor) -> tuple[Tensor, None]:
         """Return source and target weights for :class:`adaption.DomainAdversarialLoss`.
 
-        Those of the source are the weights `(n,)` of its classes. Those of the target are None: its samples all count
-        1, however many there are.
+        Those of the source are the weights `(n,)` of its classes. Those of the target are None: all of its samples
+        count 1.
         """
         _checks.labels("source_labels", source_labels, self.num_classes)
         return self.class_weight[source_labels.flatten().long()], None
@@ -240,7 +240,7 @@ class AutomaticUpdateClassWeightModule(nn.Module):
     def get_partial_classes_weight(self) -> tuple[Tensor, Tensor]:
         """Return the mean weight of the classes in `partial_classes_index`, and that of all others.
 
-        A diagnosis for those who know the target's classes: the weights work where the first is near 1 and the second
+        For diagnosis where the target's classes are known: the weights work if the first is near 1 and the second
         near 0. NaN where there are no such classes.
         """
         labels = torch.arange(self.num_classes, device=self.class_weight.device)

@@ -92,7 +92,7 @@ class SyncedMetric(StatefulMetric):
         return torch.empty(0, dtype=sum_dtype(self.device), device=self.device)
 
     def _received(self, tensors: list[Tensor]) -> dict[str, State]:
-        """What another rank has sent, as states of this one."""
+        """The data of another rank, as states of this one."""
         received: dict[str, State] = {}
         for (name, default), tensor in zip(self._defaults.items(), tensors, strict=True):
             samples = tensor.cpu() if self.compute_on_cpu else tensor

@@ -29,7 +29,7 @@ class Draws(nn.Module):
             self.register_buffer("draws", torch.tensor(0))
 
     def reset_parameters(self) -> None:
-        """Begin anew, for frameworks that allocate memory by ``to_empty``."""
+        """Restart the counter, for frameworks that allocate memory by ``to_empty``."""
         self.draws.zero_()
 
     def draw(self, number: int, device: torch.device) -> Tensor:

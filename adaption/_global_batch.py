@@ -55,7 +55,7 @@ class GlobalBatchMetric(AdditiveMetric):
 
 
 class BatchMeanMetric(GlobalBatchMetric):
-    """A loss whose epoch value is the mean of its batches' values, each of which `_statistics` returns beside a 1."""
+    """A loss whose epoch value is the mean of its batches' values; `_statistics` returns the value and a 1."""
 
     def __init__(self, *, gather_distributed: bool = False, **kwargs: Any) -> None:
         super().__init__(gather_distributed=gather_distributed, **kwargs)

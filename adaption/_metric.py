@@ -49,8 +49,8 @@ class AdditiveMetric(SyncedMetric, ABC):
     A subclass names its states in its constructor with `_keep_sums`, `_keep_vectors` and `_keep_samples`, and writes
     three methods: the pure `_statistics` of a batch, in the order of the states; the pure `_value` of statistics; and
     `update` with an explicit signature, which is ``self._accumulate(self._statistics(...))``. Each constructor argument
-    is kept in an attribute of its own name. A loss whose value is a dict of scalars names them in `_scalars`; the first
-    decides whether a batch is finite.
+    is kept in an attribute of the same name. A loss whose value is a dict of scalars names them in `_scalars`; the
+    first decides whether a batch is finite.
 
     Args:
         nan_strategy: what to do with a batch whose value is not finite. ``"disable"``: nothing, the epoch value becomes

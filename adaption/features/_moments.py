@@ -59,7 +59,7 @@ class Scatter:
     scalars: tuple[str, ...] = ()
 
     def of(self, z: Tensor) -> Sums:
-        """What they are for centred rows."""
+        """The central sums for centred rows."""
         return ((z.T @ z).flatten(),)
 
     def shifted(self, number: Any, sums: Sums, shift: Tensor) -> Sums:
@@ -75,7 +75,7 @@ class FourthOrder(Scatter):
     scalars = ("fourths",)
 
     def of(self, z: Tensor) -> Sums:
-        """What they are for centred rows."""
+        """The central sums for centred rows."""
         squares = z.square().sum(1)
         return *super().of(z), squares @ z, squares.square().sum()
 
@@ -99,7 +99,7 @@ class Powers(Scatter):
         self.names = ("powers",) if order > 1 else ()
 
     def of(self, z: Tensor) -> Sums:
-        """What they are for centred rows."""
+        """The central sums for centred rows."""
         power, sums = z, []
         for _ in range(2, self.order + 1):
             power = power * z

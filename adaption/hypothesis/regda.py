@@ -38,7 +38,7 @@ def regression_disparity(
     Shapes:
         - `output`, `output_adv`: :math:`(n, k, H, W)` for `k` joints
         - `weight`: what the criterion takes, :math:`(n, k)`
-        - output: what the criterion returns
+        - output: that of the criterion
 
     Args:
         output: heatmaps of the main head.
@@ -107,7 +107,7 @@ class RegressionDisparity(AdditiveMetric):
         - `output`, `output_adv`: :math:`(n, k, H, W)`, heatmaps of the main and the adversarial head for `k` joints
         - `weight`: what the criterion takes, :math:`(n, k)`, optional; `mode`: ``"min"`` or ``"max"``
 
-    Output: what the criterion returns.
+    Output: that of the criterion.
 
     Args:
         pseudo_label_generator: from heatmaps to ground truth and ground false, such as

@@ -89,7 +89,7 @@ class ImageClassifierHead(nn.Module):
 
     @property
     def pool_layer(self) -> nn.Module | None:
-        """What was passed to make feature vectors, None where it is the mean over pixels."""
+        """The custom layer for feature vectors, None for the mean over pixels."""
         return _given(next(self.layers.children()))
 
     def forward(self, features: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ class ImageClassifier(TwoHeads):
 
     @property
     def pool_layer(self) -> nn.Module | None:
-        """What was passed to make feature vectors, None where it is the mean over pixels."""
+        """The custom layer for feature vectors, None for the mean over pixels."""
         return _given(next(self.bottleneck.children()))
 
 

@@ -30,7 +30,7 @@ def entropy_separation(target_logits: Tensor, *, margin: float = 0.5) -> Tensor:
         - output: scalar in :math:`[-\tfrac12 \log K, 0]`; the smallest value for certain and for uniform predictions
 
     Args:
-        target_logits: what the classifier for the classes of the source says of the target samples, before softmax.
+        target_logits: the logits of the classifier for the source's classes, for the target samples.
         margin: :math:`\mu`, at least 0 and below :math:`\rho`, the largest possible distance.
 
     Raises:

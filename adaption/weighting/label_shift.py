@@ -52,7 +52,7 @@ def label_shift_weights(
     Args:
         source_logits: the classifier's logits for source samples that it was not trained on.
         source_labels: their classes, from 0 to `C - 1`.
-        target_logits: what it says of target samples.
+        target_logits: its logits for target samples.
         method: ``"bbse"`` or ``"em"``, which uses only the labels of the source and the logits of the target.
 
     Raises:

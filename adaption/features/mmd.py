@@ -231,7 +231,8 @@ def check_pair(source_features: Tensor, target_features: Tensor) -> None:
 class MaximumMeanDiscrepancyLoss(GlobalBatchMetric):
     r"""Maximum mean discrepancy between source and target features; minimising it aligns the two domains.
 
-    The formula is that of :func:`adaption.functional.maximum_mean_discrepancy`. There is no adversary: the
+    The value is the squared distance :math:`\mathbb{E} k(x, x') + \mathbb{E} k(y, y') - 2 \mathbb{E} k(x, y)` with a
+    mean of Gaussian kernels `k`, as in :func:`adaption.functional.maximum_mean_discrepancy`. There is no adversary: the
     feature extractor minimises the value together with the task loss.
 
     `compute` returns the mean of the batch values, each weighted by its number of samples `n + m` (constant memory; the

@@ -11,6 +11,7 @@ import argparse
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -19,7 +20,7 @@ import time
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from mutants.mutations import Mutant, mutants_of
@@ -29,6 +30,13 @@ ROOT = Path(__file__).parents[2]
 REASONS = Path(__file__).with_name("survivors.toml")
 SEED, SHARE = 7, 0.9
 LIMIT = 400  # seconds, for tests that do not end
+
+
+class Outcome(NamedTuple):
+    """Whether tests fail, and which."""
+
+    failed: bool
+    names: list[str]
 
 
 def sample(size: int, only: str) -> list[Mutant]:
@@ -62,7 +70,7 @@ def tests_fail(command: list[str], log: Path) -> bool:
             os.dup2(out.fileno(), 2)
         code = 3  # an error of pytest's own
         try:
-            code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", *command]))
+            code = int(pytest.main(["-q", "-p", "no:cacheprovider", "--assert=plain", *command]))
         finally:
             os._exit(code)
     end = time.monotonic() + LIMIT
@@ -76,23 +84,24 @@ def tests_fail(command: list[str], log: Path) -> bool:
     return True
 
 
-def work(tree: Path, tasks: Sequence[str | Mutant], todo: Any, done: Any) -> None:
-    """Run tests in one copy of the tree until there are no more: of a module as it is, or with a fault in it."""
+def work(tree: Path, tasks: Sequence[list[str] | Mutant], todo: Any, done: Any) -> None:
+    """Run tests in one copy of the tree until there are no more: those named, or those of a module with a fault."""
     os.chdir(tree)
     sys.path[:0] = [str(tree), str(tree / "tests")]
     os.environ["PYTHONPATH"] = f"{tree}{os.pathsep}{tree / 'tests'}"
     while (index := todo.get()) is not None:
         task, started = tasks[index], time.monotonic()
-        if isinstance(task, str):
-            failed = tests_fail(arguments(task), tree / "log")
+        if isinstance(task, list):
+            failed = tests_fail(task, tree / "log")
             if failed:
                 print((tree / "log").read_text(), flush=True)
         else:
             path = tree / task.module
             path.write_text(task.code)
-            failed = tests_fail(arguments(task.module), tree / "log")
+            failed = tests_fail(["-x", *arguments(task.module)], tree / "log")
             path.write_text(task.source)
-        done.put((index, failed, time.monotonic() - started))
+        names = re.findall(r"^FAILED (.+?)(?: - .*)?$", (tree / "log").read_text(), re.MULTILINE)
+        done.put((index, Outcome(failed, names), time.monotonic() - started))
 
 
 def reasons() -> dict[tuple[str, str, str], str]:
@@ -113,17 +122,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         trees = [copy_of_the_tree(Path(folder) / str(index)) for index in range(options.workers)]
         tried = run(trees, mutants)
-        survivors = [mutant for mutant, failed in zip(mutants, tried, strict=True) if not failed]
-        # a mutant that lives has shown that the tests of its module pass; those of the others must without a mutant
-        sound = run(trees, sorted({mutant.module for mutant in mutants} - {mutant.module for mutant in survivors}))
-    if any(sound):
-        print("The tests must pass without a mutant, but see above.")
+        survivors = [mutant for mutant, outcome in zip(mutants, tried, strict=True) if not outcome.failed]
+        noticing = sorted({name for outcome in tried for name in outcome.names})
+        sound = run(trees, [noticing[first : first + 10] for first in range(0, len(noticing), 10)])
+    if any(outcome.failed for outcome in sound):
+        print("The tests that notice a mutant must pass without it, but see above.")
         return 2
     return report(mutants, survivors)
 
 
-def run(trees: list[Path], tasks: Sequence[str | Mutant]) -> list[bool]:
-    """Whether the tests of each task fail, over as many processes as there are trees."""
+def run(trees: list[Path], tasks: Sequence[list[str] | Mutant]) -> list[Outcome]:
+    """What comes of each task, over as many processes as there are trees."""
     fork = multiprocessing.get_context("fork")
     todo, done = fork.Queue(), fork.Queue()
     for item in [*range(len(tasks)), *[None] * len(trees)]:
@@ -133,9 +142,11 @@ def run(trees: list[Path], tasks: Sequence[str | Mutant]) -> list[bool]:
         worker.start()
     found = {}
     for number in range(1, len(tasks) + 1):
-        index, failed, seconds = done.get()
-        found[index] = failed
-        print(f"{number}: {'failed' if failed else 'passed'} in {seconds:.0f} s, {tasks[index]}", flush=True)
+        index, outcome, seconds = done.get()
+        found[index] = outcome
+        task = tasks[index]
+        what = f"{len(task)} tests without a mutant" if isinstance(task, list) else str(task)
+        print(f"{number}: {'failed' if outcome.failed else 'passed'} in {seconds:.0f} s, {what}", flush=True)
     for worker in workers:
         worker.join()
     return [found[index] for index in range(len(tasks))]

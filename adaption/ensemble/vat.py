@@ -32,10 +32,10 @@ class VirtualAdversarialLoss(AdditiveMetric):
         r_i = \varepsilon \frac{g_i}{|g_i|}, \qquad
         g_i = \nabla_r \, \mathrm{KL} \bigl( p(x_i) \,\Vert\, p(x_i + r) \bigr) \Big|_{r = \xi d_i}
 
-    with the softmax `p` of the model's logits, held constant at the sample itself, and a random direction `d` of length
-    1. The gradient of the divergence is 0 at :math:`r = 0`, so :math:`g` is about the product of its Hessian with
-       :math:`\xi d`: one step of the power iteration towards the direction in which the prediction changes most.
-       Further steps start from :math:`g / |g|`. If the gradient is 0, `d` is kept. No gradient goes through `r`.
+    with the softmax `p` of the model's logits, held constant at the sample itself, and a random unit vector `d`. The
+    gradient of the divergence is 0 at :math:`r = 0`, so :math:`g` is about the product of its Hessian with
+    :math:`\xi d`: one step of the power iteration towards the direction in which the prediction changes most. Further
+    steps start from :math:`g / |g|`. If the gradient is 0, `d` is kept. No gradient goes through `r`.
 
     The model is called three times: at the sample, near it for the gradient, and at the perturbed sample. There are no
     side effects on gradients, mode, buffers and random generators. In training mode, batch normalisation uses the

@@ -1,4 +1,4 @@
-"""The only entrance: `nox -s tests`, `nox -s digits`, and `nox --list` for the rest."""
+"""All commands: `nox -s tests`, `nox -s digits`, and `nox --list` for the rest."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def coverage(session: nox.Session) -> None:
-    """Run the tests and show the lines and branches that none of them reaches; takes twice as long as `tests`."""
+    """Run the tests and show the lines and branches that they miss; takes twice as long as `tests`."""
     python = shared(session, "tests", "tests")
     python("-m", "pytest", *WORKERS, "--cov", "--cov-report=term", env=ONE_THREAD)
 
 
 @nox.session(name="property", venv_backend="none")
 def property_(session: nox.Session) -> None:
-    """Look for counterexamples to the laws of `tests/property`, with a thousand examples each; minutes."""
+    """Search for counterexamples in `tests/property`, with a thousand examples for each property; takes minutes."""
     python = shared(session, "tests", "tests")
     thorough = [*WORKERS, "--hypothesis-profile=thorough", "tests/property", *session.posargs]
     python("-m", "pytest", *thorough, env=ONE_THREAD)
@@ -67,7 +67,7 @@ def property_(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def mutants(session: nox.Session) -> None:
-    """Plant small faults and count those that the tests notice, half an hour; `-- --sample 40 --only mdd` for less."""
+    """Insert small faults and count those that tests detect: half an hour; `-- --sample 40 --only mdd` for less."""
     python = shared(session, "tests", "tests", "mutants")
     python("-m", "mutants", *session.posargs, env={"PYTHONPATH": "tests", **ONE_THREAD})
 
@@ -82,7 +82,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check types, strictly: ours, and those of a user's project against the installed package."""
+    """Check types strictly: ours, and those of a user's project with the installed package."""
     session.install(*requirements("types"))
     session.run("mypy")
     session.install("--no-deps", "--force-reinstall", ".")  # as users have it, not in place
@@ -93,7 +93,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def oldest(session: nox.Session) -> None:
-    """Run the tests with the oldest torchmetrics; `-- torch` with the oldest torch too, whose CUDA build is 5 GB."""
+    """Run the tests with the oldest torchmetrics; `-- torch` also with the oldest torch, whose CUDA build is 5 GB."""
     with_torch = session.posargs == ["torch"]
     torch, torchmetrics = (name.replace(">=", "==") for name in PROJECT["project"]["dependencies"])
     tests = nox.project.dependency_groups(PROJECT, "tests")
@@ -106,7 +106,7 @@ def oldest(session: nox.Session) -> None:
 
 @nox.session
 def newest(session: nox.Session) -> None:
-    """Run the tests with the latest torchmetrics and Lightning that are released, also in a kept environment."""
+    """Run the tests with the latest released torchmetrics and Lightning, even if the environment exists already."""
     tests = nox.project.dependency_groups(PROJECT, "tests")
     session.install("--upgrade", TORCH, "torchmetrics", *tests, "-e", ".")
     session.run("python", "-c", "import lightning, torchmetrics as t; print(lightning.__version__, t.__version__)")
@@ -121,7 +121,7 @@ def build_site(python: Callable[..., object]) -> None:
 
 @nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
-    """Build the documentation, run its examples, and follow its links."""
+    """Build the documentation, run its examples, and check its links."""
     python = shared(session, "site", "site", extras="docs")
     python("-m", "sphinx", "-W", "-n", "-b", "doctest", "docs", "docs/_build/doctest")
     build_site(python)
@@ -157,21 +157,21 @@ def own(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def partial(session: nox.Session) -> None:
-    """Adapt to a target that has half of the source's classes; arguments go to the script, `-- --help` lists them."""
+    """Adapt to a target with half of the source's classes; arguments go to the script, `-- --help` lists them."""
     python = shared(session, "examples", extras="examples")
     python("docs/examples/partial.py", *session.posargs)
 
 
 @nox.session(venv_backend="none")
 def edges(session: nox.Session) -> None:
-    """Write the table of the edge cases in the docs, which a test compares with what the losses do."""
+    """Write the table of edge cases in the docs, which a test compares with the losses."""
     python = shared(session, "tests", "tests")
     python("-m", "edges.page", env={"PYTHONPATH": "tests"})
 
 
 @nox.session(venv_backend="none")
 def sanity(session: nox.Session) -> None:
-    """Write what each score says of good and bad predictions into docs/choosing-a-model.md, which a test compares."""
+    """Write each score for good and bad predictions into docs/choosing-a-model.md, which a test compares."""
     python = shared(session, "examples", extras="examples")
     python("docs/examples/sanity.py")
 
@@ -192,7 +192,7 @@ def regression(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def evidence(session: nox.Session) -> None:
-    """Train with every loss on a real shift and write its section of docs/evidence.md: `-- TASK --data DIR`."""
+    """Train on a real shift with each loss that suits it, and write docs/evidence.md: `-- TASK --data DIR`."""
     python = shared(session, "examples", extras="examples")
     python("-m", "evidence", *session.posargs, env={"PYTHONPATH": os.pathsep.join(("docs/examples", "docs"))})
 
@@ -206,21 +206,21 @@ def beside_the_peers(session: nox.Session) -> Callable[..., object]:
 
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
-    """Measure time and memory beside the peers, for the docs; `-- --quick` and `-- --promises WORD` only show."""
+    """Measure time and memory against the peers, for the docs; `-- --quick` and `-- --promises WORD` write nothing."""
     python = beside_the_peers(session)
     python("-m", "benchmarks.bench", *session.posargs, env={"PYTHONPATH": os.pathsep.join(("tests", "docs"))})
 
 
 @nox.session(venv_backend="none")
 def migrating(session: nox.Session) -> None:
-    """Run the peers beside our losses and write docs/migrating.md; `-- --tllib DIR` too, `-- --check` only compares."""
+    """Compare peers with our losses for docs/migrating.md; `-- --tllib DIR` adds TLLib, `-- --check` writes nothing."""
     python = beside_the_peers(session)
     python("-m", "migrating.page", *session.posargs, env={"PYTHONPATH": "tests"})
 
 
 @nox.session
 def build(session: nox.Session) -> None:
-    """Build the sdist, and the wheel from it; look into both, and import each from an empty environment."""
+    """Build the sdist and the wheel from it, check their files, and import each from an empty environment."""
     session.install("build", "twine")
     out = Path(session.create_tmp()).resolve()
     for stale in out.glob("adaption-*"):

@@ -240,7 +240,7 @@ def parse(name: str, description: str, losses: list[str], epochs: int, seeds: in
         help=f"rows to train, of {', '.join(losses)} (default: all)",
     )
     parser.add_argument("--seeds", type=int, default=seeds, help=f"number of seeds, from 0 on (default: {seeds})")
-    parser.add_argument("--first-seed", type=int, default=0, help="the first seed; tuning took 100 (default: 0)")
+    parser.add_argument("--first-seed", type=int, default=0, help="the first seed; tuning used 100 and up (default: 0)")
     parser.add_argument("--epochs", type=int, default=epochs, help=f"passes over the source (default: {epochs})")
     parser.add_argument("--device", default="cpu", help="where to compute, e.g. cuda (default: cpu)")
     parser.add_argument(

@@ -1,1 +1,1 @@
-"""Two files in, an adapted model and a report out: `nox -s own -- --source FILE --target FILE`."""
+"""Read two files, write an adapted model and a report: `nox -s own -- --source FILE --target FILE`."""

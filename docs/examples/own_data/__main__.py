@@ -2,7 +2,7 @@
 
 The files are .npz, with `X` of shape (N, columns), (N, channels, time) or (N, channels, height, width) and `y` of
 integers (classes) or floats (a regression), or .csv with a header and --label COLUMN. Labels in the target's file are
-for a last look only: nothing is chosen by them.
+used only for the final report: no choice depends on them.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ def parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     )
     parser.add_argument("--source", type=Path, required=True, help="labelled data, .npz or .csv")
     parser.add_argument("--target", type=Path, required=True, help="unlabelled data, .npz or .csv")
-    parser.add_argument("--label", help="the column of the labels in a .csv file")
+    parser.add_argument("--label", help="the label column of a .csv file")
     parser.add_argument("--standardize", choices=("source", "each"), default="source", help="whose mean and deviation")
     parser.add_argument("--network", help="FILE.py:NAME, a function (shape, outputs) that returns (extract, head)")
-    parser.add_argument("--losses", nargs="+", help="rows to try (default: all that suit the data)")
-    parser.add_argument("--weights", nargs="+", type=float, default=[0.1, 1.0, 10.0], help="factors of each loss")
-    parser.add_argument("--seeds", type=int, default=3, help="networks of each row (default: 3)")
-    parser.add_argument("--minutes", type=float, default=10.0, help="time to train in (default: 10)")
+    parser.add_argument("--losses", nargs="+", help="losses to try (default: all that suit the data)")
+    parser.add_argument("--weights", nargs="+", type=float, default=[0.1, 1.0, 10.0], help="factors of each weight")
+    parser.add_argument("--seeds", type=int, default=3, help="networks for each loss and weight (default: 3)")
+    parser.add_argument("--minutes", type=float, default=10.0, help="time limit for training (default: 10)")
     parser.add_argument("--out", type=Path, default=Path("out/own"), help="folder for the report and the model")
     arguments = parser.parse_args()
     if arguments.seeds < 1 or arguments.minutes <= 0 or min(arguments.weights) <= 0:
@@ -44,7 +44,7 @@ def parse() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
 
 
 def notes(arguments: argparse.Namespace, data: Data, trainer: Trainer, done: int, planned: int) -> list[str]:
-    """How it was done."""
+    """How the result was produced."""
     whose = "the source's" if arguments.standardize == "source" else "each domain's own"
     rule = (
         "The score is the agreement with the ensemble of the candidates in the better half by information "

@@ -1,8 +1,8 @@
-"""Which candidate to keep, without a label of the target, and when to keep the one that was not adapted.
+"""Choose a candidate without target labels, and say when not to adapt.
 
-Of the classifiers, those count that are in the better half by information maximisation, which puts collapsed ones out;
-the one is kept that agrees most often with the mean prediction of that half. A regression has no such score. There the
-one is kept whose values lie nearest to the median of all.
+Information maximisation first selects the better half of the classifiers, which excludes collapsed ones. The rule keeps
+the one that agrees most often with the mean prediction of that half. A regression has no such score: there the rule
+keeps the candidate whose values are nearest to the median of all.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ COLLAPSED = 0.9  # of the samples in one class
 
 
 class Choice(NamedTuple):
-    """What was chosen.
+    """The choice.
 
     Args:
         candidate: the one to keep.
-        scores: of all candidates, the larger the better; NaN for those that are out.
-        doubts: reasons not to adapt, or not to trust it, a sentence each.
+        scores: one for each candidate, the larger the better; NaN for excluded ones.
+        doubts: reasons not to adapt, or not to trust the result, one sentence each.
     """
 
     candidate: Candidate
@@ -39,7 +39,7 @@ class Choice(NamedTuple):
 
 
 def choose(candidates: list[Candidate], data: Data, *, shifted: bool) -> Choice:
-    """The candidate with the best score; without a shift, of those that were not adapted."""
+    """The candidate with the best score; without a shift, only candidates without adaptation count."""
     taken = [candidate for candidate in candidates if candidate.run.row != CONTROL]
     scores = of_classifiers(taken) if data.classes else of_regressions(taken)
     eligible = [(score, c) for score, c in zip(scores, taken, strict=True) if shifted or c.run.row == SOURCE_ONLY]
@@ -56,13 +56,13 @@ def choose(candidates: list[Candidate], data: Data, *, shifted: bool) -> Choice:
 
 
 def named(candidate: Candidate) -> tuple[Counter[int], float]:
-    """How often each class is named, and the share of the most frequent one."""
+    """How often each class is predicted, and the share of the most frequent one."""
     counts = Counter(candidate.outputs.argmax(1).tolist())
     return counts, counts.most_common(1)[0][1] / len(candidate.outputs)
 
 
 def of_classifiers(candidates: list[Candidate]) -> list[float]:
-    """Agreement with the ensemble of the better half."""
+    """Agreement of each candidate with the ensemble of the better half."""
     certain = [information_maximization(candidate.outputs).item() for candidate in candidates]
     middle = torch.tensor(certain).nanmedian().item()
     inside = [value <= middle for value in certain]
@@ -74,21 +74,21 @@ def of_classifiers(candidates: list[Candidate]) -> list[float]:
 
 
 def agreement(outputs: Tensor, ensemble: Tensor) -> float:
-    """The share of samples that both name alike."""
+    """The share of samples for which both predict the same class."""
     metric = EnsembleAgreement()
     metric.update(outputs, ensemble)
     return metric.compute().item()
 
 
 def of_regressions(candidates: list[Candidate]) -> list[float]:
-    """The distance from the median, negative."""
+    """The negative distance of each candidate from the median."""
     every = torch.stack([candidate.outputs for candidate in candidates]).double()
     apart = (every - every.nanmedian(0).values).square().mean((1, 2)).sqrt()
     return [-value for value in apart.tolist()]
 
 
 def doubts_of_classes(best: Candidate, candidates: list[Candidate], data: Data) -> list[str]:
-    """Classes that disappear, or that take nearly all."""
+    """Warn of classes that disappear, or that get nearly all samples."""
     doubts = []
     counts, share = named(best)
     if share > COLLAPSED:

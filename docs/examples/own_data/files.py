@@ -1,4 +1,4 @@
-"""Read the data of both domains, and refuse in one sentence what nothing can be trained on."""
+"""Read the data of both domains, and refuse unsuitable data with a one-sentence error."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Data(NamedTuple):
 
     Args:
         source: `(N, columns)`, `(N, channels, time)` or `(N, channels, height, width)`.
-        labels: classes from 0 on, `(N,)`, or the values of a regression, `(N, 1)`.
-        target: as the source, another number of rows.
-        target_labels: as the labels, if the target's file has them: for a last look only.
+        labels: classes, numbered from 0, `(N,)`, or the values of a regression, `(N, 1)`.
+        target: as the source; the number of rows may differ.
+        target_labels: as the labels, if the target's file has them; used only for the final report.
         classes: their names; none in a regression.
         columns: the names of columns or channels.
     """
@@ -42,17 +42,17 @@ class Data(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """One of table, series and images."""
+        """Table, series or images."""
         return KINDS[self.source.ndim]
 
     @property
     def outputs(self) -> int:
-        """How many numbers a network answers."""
+        """The number of outputs of a network."""
         return len(self.classes) or 1
 
 
 class Table(NamedTuple):
-    """What one file holds."""
+    """The content of one file."""
 
     path: Path
     x: NDArray
@@ -86,12 +86,12 @@ def load(source: Path, target: Path, label: str | None = None) -> Data:
 
 
 def is_csv(path: Path) -> bool:
-    """By its name."""
+    """Whether the name ends in .csv."""
     return path.suffix.lower() == ".csv"
 
 
 def read(path: Path, label: str | None) -> Table:
-    """A file of either kind."""
+    """Read a .npz or .csv file."""
     if not path.is_file():
         raise UnusableError(f"There is no file {path}.")
     if is_csv(path):
@@ -102,7 +102,7 @@ def read(path: Path, label: str | None) -> Table:
 
 
 def of_npz(path: Path) -> Table:
-    """Arrays `X` and `y`."""
+    """Read the arrays `X` and `y`."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -125,7 +125,7 @@ def of_npz(path: Path) -> Table:
 
 
 def of_csv(path: Path, label: str | None) -> Table:
-    """A header, and a row for each sample."""
+    """Read a header, and a row for each sample."""
     try:
         frame = pd.read_csv(path)
     except ValueError as error:  # of pandas' parser, or of a text that is none
@@ -143,7 +143,7 @@ def of_csv(path: Path, label: str | None) -> Table:
 
 
 def check(table: Table) -> None:
-    """What must hold in every file."""
+    """Check what must hold in every file."""
     path, x, y = table.path, table.x, table.y
     if len(x) < FEWEST:
         raise UnusableError(f"{path} must have at least {FEWEST} rows, but has {len(x)}.")
@@ -187,7 +187,7 @@ def in_the_same_columns(first: Table, second: Table) -> Table:
 
 
 def names_of_classes(table: Table, y: NDArray) -> tuple[str, ...]:
-    """In order."""
+    """The classes in order."""
     found, counts = np.unique(y, return_counts=True)
     if len(found) < 2:
         raise UnusableError(f"the labels of {table.path} must be of two classes at least, but all are {found[0]}.")
@@ -200,7 +200,7 @@ def names_of_classes(table: Table, y: NDArray) -> tuple[str, ...]:
 
 
 def known(table: Table, y: NDArray, classes: Sequence[str]) -> NDArray:
-    """The labels of the target, all of classes that the source has."""
+    """The target labels, whose classes must all be in the source."""
     if not classes and not np.issubdtype(y.dtype, np.number):
         raise UnusableError(f"the labels of {table.path} must be numbers, as the source's are, but are {y.dtype}.")
     others = sorted({str(name) for name in y.ravel().tolist()} - set(classes)) if classes else []
@@ -213,7 +213,7 @@ def known(table: Table, y: NDArray, classes: Sequence[str]) -> NDArray:
 
 
 def coded(y: NDArray, classes: Sequence[str]) -> Tensor:
-    """Classes by their number, values as they are."""
+    """Class labels as numbers; values stay as they are."""
     if not classes:
         return torch.from_numpy(y.reshape(-1, 1).astype(np.float32))
     numbers = {name: number for number, name in enumerate(classes)}
@@ -221,7 +221,7 @@ def coded(y: NDArray, classes: Sequence[str]) -> Tensor:
 
 
 def standardized(data: Data, how: str) -> Data:
-    """Every column, or channel, with mean 0 and deviation 1: by the source's, or each domain by its own."""
+    """Scale each column or channel to mean 0 and deviation 1, by the source's values or by those of each domain."""
 
     def by(statistics: Tensor, x: Tensor) -> Tensor:
         others = [i for i in range(x.ndim) if i != 1]

@@ -17,7 +17,7 @@ Make = Callable[[tuple[int, ...], int], tuple[nn.Module, nn.Module]]
 
 
 class Network(nn.Module):
-    """`extract` gives features, `(N, width)`, and `head` logits or values of them."""
+    """`extract` returns features, `(N, width)`; `head` maps them to logits or values."""
 
     def __init__(self, extract: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ def table(shape: tuple[int, ...], outputs: int) -> tuple[nn.Module, nn.Module]:
 
 
 def series(shape: tuple[int, ...], outputs: int) -> tuple[nn.Module, nn.Module]:
-    """Two convolutions along the time."""
+    """Two convolutions over time."""
     extract = nn.Sequential(
         *(nn.Conv1d(shape[0], 32, 5, padding=2), nn.ReLU()),
         *(nn.Conv1d(32, 32, 5, padding=2), nn.ReLU(), nn.AdaptiveMaxPool1d(8), nn.Flatten()),
@@ -56,7 +56,7 @@ def images(shape: tuple[int, ...], outputs: int) -> tuple[nn.Module, nn.Module]:
 
 
 def features(width: int) -> tuple[nn.Module, ...]:
-    """What all of them end in. The normalisation keeps losses from shrinking the features."""
+    """The last layers of all extractors. The normalisation keeps losses from shrinking the features."""
     return nn.Linear(width, WIDTH), nn.LayerNorm(WIDTH), nn.ReLU()
 
 
@@ -64,7 +64,7 @@ BY_KIND: dict[str, Make] = {"table": table, "series": series, "images": images}
 
 
 def maker(data: Data, named: str | None) -> Callable[[], Network]:
-    """What makes fresh networks for these data; `named` is `FILE.py:NAME`."""
+    """A function that creates networks for these data; `named` is `FILE.py:NAME`."""
     make, shape = of_user(named) if named else BY_KIND[data.kind], tuple(data.source.shape[1:])
 
     def fresh() -> Network:
@@ -87,7 +87,7 @@ def maker(data: Data, named: str | None) -> Callable[[], Network]:
 
 
 def of_user(named: str) -> Make:
-    """A function `(shape of a sample, outputs) -> (extract, head)`."""
+    """Load a function `(shape of a sample, outputs) -> (extract, head)`."""
     file, _, name = named.partition(":")
     path = Path(file)
     if not (name and path.is_file()):

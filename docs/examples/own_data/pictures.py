@@ -1,4 +1,4 @@
-"""The pictures of the report, as SVG that reads on a light and on a dark page."""
+"""The pictures of the report, as SVG that is readable on light and dark pages."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ SHOWN = 400  # samples of a domain
 
 
 def svg(figure: Figure) -> str:
-    """The picture, without the head of a file."""
+    """The SVG element, without the file header."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     return text.getvalue()[text.getvalue().index("<svg") :]
 
 
 def drawn(trainer: Trainer, candidates: list[Candidate], choice: Choice) -> dict[str, str]:
-    """All of them, by their titles."""
+    """All pictures, by title."""
     with mpl.rc_context(STYLE):
         pictures = {
             "On the way": on_the_way(candidates, choice),
@@ -52,7 +52,7 @@ def drawn(trainer: Trainer, candidates: list[Candidate], choice: Choice) -> dict
 
 
 def on_the_way(candidates: list[Candidate], choice: Choice) -> Figure:
-    """Score and distance of each row at the weights as they are, over the steps, means over seeds."""
+    """Score and distance of each row over the steps, at the default weights, as means over seeds."""
     figure = Figure(figsize=(9, 4))
     axes = figure.subplots(1, 2)
     rows = list(dict.fromkeys(candidate.run.row for candidate in candidates))
@@ -77,7 +77,7 @@ def last_without_adaptation(candidates: list[Candidate]) -> Candidate:
 
 
 def before_and_after(trainer: Trainer, candidates: list[Candidate], choice: Choice) -> Figure:
-    """Source only, and what was chosen."""
+    """Features of source only and of the chosen model."""
     figure = Figure(figsize=(9, 4))
     plain = last_without_adaptation(candidates)
     for axis, candidate in zip(figure.subplots(1, 2), (plain, choice.candidate), strict=True):
@@ -100,7 +100,7 @@ def projected(trainer: Trainer, candidate: Candidate) -> tuple[Tensor, Tensor]:
 
 
 def proportions(data: Data, candidates: list[Candidate], choice: Choice) -> Figure:
-    """The classes of the source's labels, and those that the models find in the target."""
+    """Classes of the source labels, and predicted classes of the target."""
     figure = Figure(figsize=(9, 3.2))
     axis = figure.subplots()
     plain = last_without_adaptation(candidates)
@@ -120,7 +120,7 @@ def proportions(data: Data, candidates: list[Candidate], choice: Choice) -> Figu
 
 
 def values(data: Data, candidates: list[Candidate], choice: Choice) -> Figure:
-    """How the values of the source's labels and of the predictions for the target are spread."""
+    """Distributions of the source labels and of the target predictions."""
     figure = Figure(figsize=(9, 3.2))
     axis = figure.subplots()
     plain = last_without_adaptation(candidates)

@@ -1,4 +1,4 @@
-"""What came out: a table on the screen, a page to read, and the files that are worth keeping."""
+"""Write the results: a table on the screen, a report page, and the output files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ td { text-align: right; } td:first-child, th { text-align: left; } tr.kept { bac
 
 
 class Finding(NamedTuple):
-    """All that the command has found out."""
+    """All results of the command."""
 
     trainer: Trainer
     shift: Shift
@@ -44,12 +44,12 @@ class Finding(NamedTuple):
 
     @property
     def figure(self) -> str:
-        """What the labels of the target, where there are any, are compared by."""
+        """The measure for target labels, if there are any."""
         return "accuracy %" if self.trainer.data.classes else "error (RMSE)"
 
 
 class Line(NamedTuple):
-    """A row at a weight, after its last step: means over seeds."""
+    """A row and a weight after the last step: means over seeds."""
 
     row: str
     factor: float
@@ -61,7 +61,7 @@ class Line(NamedTuple):
 
 
 def lines(finding: Finding) -> list[Line]:
-    """One for each row and weight that was trained."""
+    """One line for each trained row and weight."""
     groups: dict[tuple[str, float], list[tuple[Candidate, float]]] = {}
     for candidate, score in zip(finding.candidates, finding.choice.scores, strict=True):
         if candidate.step == finding.trainer.steps:
@@ -82,13 +82,13 @@ def lines(finding: Finding) -> list[Line]:
 
 
 def figure(finding: Finding, values: list[float | None]) -> float | None:
-    """The mean of accuracies in percent, or of errors; nothing where the target has no labels."""
+    """The mean accuracy in percent, or the mean error; None without target labels."""
     known = [value for value in values if value is not None]
     return mean(known) * (100 if finding.trainer.data.classes else 1) if known else None
 
 
 def cells(finding: Finding) -> tuple[list[str], list[list[str]]]:
-    """The head and the rows of the table."""
+    """The header and the rows of the table."""
     labelled = finding.trainer.data.target_labels is not None
     head = ["loss", "weight", "seeds", "score", "MMD", *([finding.figure] if labelled else [])]
     rows = []
@@ -130,7 +130,7 @@ def on_screen(finding: Finding) -> Table:
 
 
 def write(finding: Finding, out: Path) -> None:
-    """Everything."""
+    """Write all files."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "report.html").write_text(page(finding), encoding="utf-8")
     (out / "results.json").write_text(json.dumps(results(finding), indent=1), encoding="utf-8")
@@ -139,7 +139,7 @@ def write(finding: Finding, out: Path) -> None:
 
 
 def page(finding: Finding) -> str:
-    """One file, with all that it shows."""
+    """The report as a single HTML page."""
     head, rows = cells(finding)
     kept = [line.kept for line in lines(finding)]
     body = [
@@ -170,7 +170,7 @@ def page(finding: Finding) -> str:
 
 
 def listed(items: list[str]) -> str:
-    """As HTML."""
+    """The items as an HTML list."""
     return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>"
 
 
@@ -191,7 +191,7 @@ def predictions(finding: Finding, path: Path) -> None:
 
 
 def results(finding: Finding) -> dict[str, Any]:
-    """All figures."""
+    """All results, for JSON."""
     packages = ("adaption", "torch", "torchmetrics", "scikit-learn")
     scored = zip(finding.candidates, finding.choice.scores, strict=True)
     return {

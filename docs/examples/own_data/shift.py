@@ -1,4 +1,4 @@
-"""Whether the domains differ at all, before anything is trained: asked of the samples as they are."""
+"""Test whether the domains differ, on the samples themselves, before training."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Shift(NamedTuple):
     """How far apart the domains are.
 
     Args:
-        mmd: the unbiased MMD, and how often equal domains would look so different.
-        p_value: of a permutation test.
+        mmd: the unbiased MMD.
+        p_value: how often equal domains would look so different, by a permutation test.
         a_distance: from 0 for domains that a linear classifier cannot tell apart to 2, and its standard error.
         error: of the A-distance.
         columns: those that differ most, with the difference of the means in deviations of the source.
@@ -35,11 +35,11 @@ class Shift(NamedTuple):
 
     @property
     def found(self) -> bool:
-        """Whether it is more than chance."""
+        """Whether the difference is more than chance."""
         return self.p_value < LARGEST_LEVEL
 
     def sentence(self) -> str:
-        """In words."""
+        """The result in words."""
         if not self.found:
             return (
                 f"No shift was found (MMD {self.mmd:.4f}, p = {self.p_value:.3f}): equal domains look so different "
@@ -52,7 +52,7 @@ class Shift(NamedTuple):
 
 
 def measured(data: Data) -> Shift:
-    """On at most so many samples of each domain, of the standardised data."""
+    """Measure the shift on a limited number of standardised samples of each domain."""
     draw = torch.Generator().manual_seed(0)
     source, target = (
         x[torch.randperm(len(x), generator=draw)[:LOOKED_AT]].flatten(1) for x in (data.source, data.target)
@@ -72,7 +72,7 @@ def measured(data: Data) -> Shift:
 
 
 def domain_logits(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """What a logistic regression says of samples that it was not fitted to, in five parts."""
+    """Domain logits of a logistic regression, by five-fold cross-validation."""
     both = torch.cat([source, target]).double().numpy()
     labels = np.repeat([0, 1], [len(source), len(target)])
     parts = StratifiedKFold(5, shuffle=True, random_state=0)
@@ -83,7 +83,7 @@ def domain_logits(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def most_different(data: Data, number: int = 5) -> list[tuple[str, float]]:
-    """Columns or channels, by the difference of their means in deviations of the source."""
+    """The columns or channels with the largest mean difference, in standard deviations of the source."""
     others = [i for i in range(data.source.ndim) if i != 1]
     deviation = data.source.double().std(others)
     gap = (data.target.double().mean(others) - data.source.double().mean(others)) / deviation.where(deviation > 0, 1.0)

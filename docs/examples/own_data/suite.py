@@ -1,7 +1,7 @@
-"""The losses that are tried, a line each: what they look at, their weight, and when they set in.
+"""The losses to try, one line each: their inputs, their weight, and when they start.
 
-Weights are those at which a loss does well on other data; the command tries each of them larger and smaller. Where a
-schedule has a length, that is the whole run.
+The weights work well on other data; the command also tries larger and smaller ones. A schedule lasts for the whole
+run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SOURCE_ONLY, CONTROL = "source only", "control"
 
 
 class Batch(NamedTuple):
-    """What a step has of both domains; outputs are logits, or values of a regression."""
+    """The data of both domains in a step; outputs are logits, or values of a regression."""
 
     labels: Tensor
     target: Tensor
@@ -45,7 +45,7 @@ class Batch(NamedTuple):
 
 
 class Added(nn.Module):
-    """A metric of a batch, from a share of the run on."""
+    """A weighted metric, added to the loss after a given share of the run."""
 
     def __init__(
         self, metric: Metric, see: Callable[[Batch], tuple[Any, ...]], weight: float = 1.0, begin: float = 0.0
@@ -54,15 +54,15 @@ class Added(nn.Module):
         self.metric, self.see, self.weight, self.begin = metric, see, weight, begin
 
     def forward(self, batch: Batch, progress: float) -> Tensor | float:
-        """What is added to the task loss, where `progress` goes from 0 to 1 over the run."""
+        """The term added to the task loss; `progress` goes from 0 to 1 over the run."""
         return self.weight * self.metric(*self.see(batch)) if progress >= self.begin else 0.0
 
     def after_step(self) -> None:
-        """What follows the optimizer's step."""
+        """Run after the optimizer's step."""
 
 
 class Margin(Added):
-    """MDD: a second head, behind a reversal, departs from the first on the target. The value is subtracted."""
+    """MDD: a second head, after a reversal, learns to disagree with the first on the target. Its value is negated."""
 
     def __init__(self, metric: Metric, width: int, outputs: int, steps: int) -> None:
         super().__init__(metric, self.outputs, weight=-1.0)
@@ -70,14 +70,14 @@ class Margin(Added):
         self.head = nn.Sequential(nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, outputs))
 
     def outputs(self, batch: Batch) -> tuple[Tensor, ...]:
-        """Both heads on both domains."""
+        """Outputs of both heads on both domains."""
         both = torch.cat([batch.source_features, batch.target_features])
         source, target = self.head(self.reversal(both)).tensor_split([len(batch.source_features)])
         return batch.source_outputs, source, batch.target_outputs, target
 
 
 class SelfEnsembling(Added):
-    """A teacher, the average of the network over time, says what it should on target images moved otherwise."""
+    """A teacher, the moving average of the network, predicts differently augmented target images."""
 
     def __init__(self, network: Network) -> None:
         super().__init__(L2ConsistencyLoss(), self.predictions)
@@ -85,18 +85,18 @@ class SelfEnsembling(Added):
         self.teacher = EmaTeacher(network, alpha=0.99, warm_up=True)
 
     def predictions(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Student, teacher, and where the teacher is certain."""
+        """Predictions of student and teacher, and a mask where the teacher is confident."""
         student = self.student[0](moved(batch.target)).softmax(1)
         teacher = self.teacher(moved(batch.target)).softmax(1)
         return student, teacher, teacher.amax(1) > 0.968  # the authors' threshold
 
     def after_step(self) -> None:
-        """The teacher follows."""
+        """Update the teacher."""
         self.teacher.update()
 
 
 def moved(images: Tensor) -> Tensor:
-    """Shifted, sheared and scaled a little, each image by itself, with noise."""
+    """Shift, shear and scale each image a little, and add noise."""
     n = len(images)
     theta = torch.eye(2, 3).expand(n, 2, 3) + 0.1 * torch.randn(n, 2, 3)
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
@@ -105,7 +105,7 @@ def moved(images: Tensor) -> Tensor:
 
 
 def features(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Of both domains."""
+    """Features of both domains."""
     return batch.source_features, batch.target_features
 
 
@@ -120,12 +120,12 @@ def target_outputs(batch: Batch) -> tuple[Tensor]:
 
 
 def warm(steps: int) -> WarmStartGradientReversalLayer:
-    """The schedule of DANN."""
+    """DANN's reversal schedule."""
     return WarmStartGradientReversalLayer(alpha=10.0, max_iters=steps, auto_step=True)
 
 
 def discriminator(width: int) -> DomainDiscriminator:
-    """A small one."""
+    """A small discriminator."""
     return DomainDiscriminator(width, 64, batch_norm=False)
 
 
@@ -140,7 +140,7 @@ def dann(width: int, steps: int) -> Added:
 
 
 def cdan(width: int, classes: int, steps: int) -> Added:
-    """CDAN+E, with a random map where there are many classes."""
+    """CDAN+E, with a random map if there are many classes."""
     wide = width * classes > 4096
     loss = ConditionalDomainAdversarialLoss(
         discriminator(1024 if wide else width * classes),
@@ -158,7 +158,7 @@ Make = Callable[[Network, int, int], Added | None]  # (network, width of its fea
 
 
 def suite(data: Data) -> dict[str, Make]:
-    """The losses for these data, first those to be compared with."""
+    """The losses for these data, baselines first."""
     rows: dict[str, Make] = {
         SOURCE_ONLY: lambda *_: None,
         CONTROL: lambda *_: mmd(0.0),

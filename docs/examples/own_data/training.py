@@ -1,4 +1,4 @@
-"""Train networks until the time is up, and note of each, several times on its way, what it says of the target."""
+"""Train networks within a time limit, and record predictions for the target at several checkpoints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ State = dict[str, Tensor]
 
 
 class Run(NamedTuple):
-    """What is trained: a row of the suite, its losses times a factor, from a seed."""
+    """A training run: a row of the suite, a factor for its loss, and a seed."""
 
     row: str
     factor: float
@@ -37,9 +37,9 @@ class Candidate(NamedTuple):
     """A network at a checkpoint.
 
     Args:
-        run: what was trained.
-        step: how far.
-        outputs: what it says of the target samples that are looked at.
+        run: the training run.
+        step: the number of steps so far.
+        outputs: outputs for the target samples in use.
         distance: the unbiased MMD of the features.
         accuracy: on the labelled target samples, if there are any; in a regression the error (RMSE).
         state: its parameters.
@@ -54,7 +54,7 @@ class Candidate(NamedTuple):
 
 
 class Trainer:
-    """What all runs have in common.
+    """Everything that all runs share.
 
     Args:
         data: both domains, standardised.
@@ -71,7 +71,7 @@ class Trainer:
         self.mean, self.deviation = labels.mean(), labels.std().clamp(min=1e-12)
 
     def train(self, run: Run) -> Iterator[Candidate]:
-        """One run, which hands out its checkpoints."""
+        """Train one run, and yield its checkpoints."""
         torch.manual_seed(run.seed)
         data, network = self.data, self.fresh()
         with torch.no_grad():
@@ -101,7 +101,7 @@ class Trainer:
                 yield self.candidate(run, step, network)
 
     def look(self, network: Network, source: Tensor, labels: Tensor, target: Tensor) -> Batch:
-        """A batch, and what the network makes of it."""
+        """A batch with its features and outputs."""
         features = network.extract(source), network.extract(target)
         return Batch(labels, target, *features, *(network.head(x) for x in features))
 
@@ -113,7 +113,7 @@ class Trainer:
 
     @torch.no_grad()
     def candidate(self, run: Run, step: int, network: Network) -> Candidate:
-        """The network as it is."""
+        """The candidate for the current network."""
         network.eval()
         source, target = (x[seen] for x, seen in zip((self.data.source, self.data.target), self.seen, strict=True))
         test = MaximumMeanDiscrepancyTest()
@@ -126,7 +126,7 @@ class Trainer:
         return Candidate(run, step, outputs, test.compute()["mmd"].item(), accuracy, state)
 
     def features(self, network: Network, x: Tensor) -> Tensor:
-        """Of many samples."""
+        """Features of many samples."""
         return torch.cat([network.extract(part) for part in x.split(500)])
 
     @torch.no_grad()
@@ -136,7 +136,7 @@ class Trainer:
         return answers if self.data.classes else answers * self.deviation + self.mean
 
     def score(self, outputs: Tensor, labels: Tensor) -> float:
-        """The share of right answers, or the error (RMSE)."""
+        """The accuracy, or the error (RMSE)."""
         if self.data.classes:
             return (outputs.argmax(1) == labels).double().mean().item()
         return (outputs - labels).double().square().mean().sqrt().item()
@@ -149,7 +149,7 @@ class Trainer:
 
 
 def batches(size: int, draw: torch.Generator) -> Iterator[Tensor]:
-    """Indices in random order, again and again; every batch is full, or holds all there is."""
+    """Batches of shuffled indices, without end; each batch is full, or holds all samples."""
     order = torch.randperm(size, generator=draw)
     while True:
         while len(order) < min(BATCH, size):
@@ -159,7 +159,7 @@ def batches(size: int, draw: torch.Generator) -> Iterator[Tensor]:
 
 
 def plan(suite: dict[str, Make], factors: list[float], seeds: int) -> list[Run]:
-    """All runs, those first that tell most: every loss as it is from each seed, then at other weights."""
+    """All runs, the most informative first: every loss at its default weight for each seed, then at other weights."""
     others = [factor for factor in factors if factor != 1]
     fixed = (SOURCE_ONLY, CONTROL)
     runs = [Run(row, 1.0, seed) for seed in range(seeds) for row in suite]
@@ -169,7 +169,7 @@ def plan(suite: dict[str, Make], factors: list[float], seeds: int) -> list[Run]:
 
 
 def affordable(trainer: Trainer, runs: int, seconds: float) -> int:
-    """How many steps a run may have, for so many runs to end in time: as many as are of use, or fewer."""
+    """The number of steps for each run, limited so that all runs end in time."""
 
     def taken(steps: int) -> float:
         trial = Trainer(trainer.data, trainer.fresh, trainer.suite, steps)
@@ -185,7 +185,7 @@ def affordable(trainer: Trainer, runs: int, seconds: float) -> int:
 
 
 def train_all(trainer: Trainer, runs: list[Run], seconds: float, console: Console) -> tuple[list[Candidate], bool]:
-    """The candidates of the runs that end in time, and whether the user stopped them before."""
+    """The candidates of the runs that end in time, and whether the user interrupted the training."""
     found: list[Candidate] = []
     ends = time.perf_counter() + seconds
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

@@ -67,7 +67,7 @@ def property_(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def mutants(session: nox.Session) -> None:
-    """Insert small faults and count those that tests detect: half an hour; `-- --sample 40 --only mdd` for less."""
+    """Insert small faults and count those that tests detect: 20 minutes; `-- --sample 40 --only mdd` for less."""
     python = shared(session, "tests", "tests", "mutants")
     python("-m", "mutants", *session.posargs, env={"PYTHONPATH": "tests", **ONE_THREAD})
 

@@ -138,7 +138,7 @@ def browser(session: nox.Session) -> None:
         session.skip(f"none of {', '.join(names)} is installed")
     python = shared(session, "site", "site", extras="docs")
     build_site(python)
-    python("-m", "pytest", ALONE, "tests/site/browser.py", f"--chromium={chromium}", *session.posargs)
+    python("-m", "pytest", ALONE, *WORKERS, "tests/site/browser.py", f"--chromium={chromium}", *session.posargs)
 
 
 @nox.session(venv_backend="none")

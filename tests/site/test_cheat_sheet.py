@@ -12,15 +12,16 @@ import adaption
 from adaption import layers
 
 PAGE = Path(__file__).parents[2] / "docs" / "cheat-sheet.md"
-ROWS = re.findall(r"^\| \[(.+?)\].*?\| `(.+?)` \| `(.+?)` \| (.+?) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+TEXT = PAGE.read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| \[(.+?)\].*? \| (.+?) \| `(.+?)` \| `(.+?)` \|$", TEXT, re.MULTILINE)
 
 
 def test_rows_are_found() -> None:
-    assert len(ROWS) == PAGE.read_text(encoding="utf-8").count("\n| [")
+    assert len(ROWS) == TEXT.count("\n| [")
 
 
-@pytest.mark.parametrize(("name", "once", "step", "weight"), ROWS, ids=[row[0] for row in ROWS])
-def test_a_row_runs(name: str, once: str, step: str, weight: str) -> None:
+@pytest.mark.parametrize(("name", "weight", "once", "step"), ROWS, ids=[row[0] for row in ROWS])
+def test_a_row_runs(name: str, weight: str, once: str, step: str) -> None:
     torch.manual_seed(0)
     seen = {
         f"{domain}{part}": torch.randn(size, width, requires_grad=True)

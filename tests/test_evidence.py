@@ -32,8 +32,7 @@ def evidence(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in (EXAMPLES, EXAMPLES.parent):
-        monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.syspath_prepend(str(EXAMPLES))
 
 
 @pytest.fixture

@@ -158,8 +158,9 @@ def main() -> None:
     text = section(task, record, image.relative_to(page.parent))
     write(page, name, text)
     if not arguments.quick:
+        worth = summary(RESULTS)
         for place in SUMMARIES:
-            write(place, "summary", summary(RESULTS))
+            write(place, "summary", worth)
     console.print(Markdown(text))
     console.print(f"written: {page}, {image}; figures of every epoch: {figures}")
 

@@ -37,11 +37,18 @@ class Weighed(Method):
 
     weights_of: Tensor
 
-    def __init__(self, metrics: dict[str, nn.Module], factor: float = 1.0, *, estimate: bool = False) -> None:
+    def __init__(
+        self,
+        metrics: dict[str, nn.Module],
+        factor: float = 1.0,
+        *,
+        estimate: bool = False,
+        weights: Tensor | None = None,
+    ) -> None:
         super().__init__(metrics, **dict.fromkeys(metrics, factor))
         self.shift = LabelShiftWeights(CLASSES) if estimate else None
         self.epochs = 0
-        self.register_buffer("weights_of", torch.ones(CLASSES))
+        self.register_buffer("weights_of", torch.ones(CLASSES) if weights is None else weights)
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
         """The loss of a step."""
@@ -64,17 +71,11 @@ ROWS: dict[str, Callable[[int, Tensor], Weighed]] = {
     "source only, weighed": lambda _, __: Weighed({}, estimate=True),
     "MMD": lambda _, __: Weighed({"MMD": MaximumMeanDiscrepancyLoss()}),
     "MMD, weighed": lambda _, __: Weighed({"MMD": MaximumMeanDiscrepancyLoss()}, estimate=True),
-    "MMD, true weights": lambda _, true: with_weights(Weighed({"MMD": MaximumMeanDiscrepancyLoss()}), true),
+    "MMD, true weights": lambda _, true: Weighed({"MMD": MaximumMeanDiscrepancyLoss()}, weights=true),
     "DANN": lambda steps, _: Weighed({"DANN": dann(steps)}),
     "DANN, weighed": lambda steps, _: Weighed({"DANN": dann(steps)}, estimate=True),
-    "DANN, true weights": lambda steps, true: with_weights(Weighed({"DANN": dann(steps)}), true),
+    "DANN, true weights": lambda steps, true: Weighed({"DANN": dann(steps)}, weights=true),
 }
-
-
-def with_weights(method: Weighed, weights: Tensor) -> Weighed:
-    """A method that knows the weights from the start."""
-    method.weights_of = weights
-    return method
 
 
 def shares(labels: Tensor) -> Tensor:

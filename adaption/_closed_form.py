@@ -1,13 +1,14 @@
-"""Scalars whose gradient is computed in the same pass as their value.
+"""Gradients in closed form, where they are cheaper or more accurate than those of autograd.
 
-Some losses have a gradient in closed form, cheaper than that of autograd. `closed_form` passes both to autograd: no
-gradient is computed where none is needed, `torch.compile` sees one opaque operator, `torch.func.grad` works, and what
-is not supported (second derivatives, forward mode, vmap) raises an error.
+A `ClosedForm` is a scalar whose gradient is computed in the same pass as its value: no gradient is computed where none
+is needed, `torch.compile` sees one opaque operator, `torch.func.grad` works, and what is not supported (second
+derivatives, forward mode, vmap) raises an error.
+
+A `Shortcut` is a formula that autograd can differentiate too. It does so wherever more than a gradient is asked.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,10 +16,14 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from adaption._modes import inside_transforms
+
 # evaluate(tensors, needed, options) -> [value, *one note per needed tensor]
 Evaluate = Callable[[list[Tensor], list[bool], list[float]], list[Tensor]]
 # gradient(note, outer, tensor) -> what flows back into the tensor
 Gradient = Callable[[Tensor, Tensor, Tensor], Tensor]
+_How = tuple[Evaluate, Gradient, list[bool], list[float]]
+Values = tuple[Tensor, ...]
 
 _REFUSAL = "{} are not available for this loss, because its gradient is a closed form. {}"
 _SCHEMA = "(Tensor[] tensors, bool[] needed, float[] options) -> Tensor[]"
@@ -57,18 +62,21 @@ class ClosedForm:
 
     def __call__(self, tensors: Sequence[Tensor], options: Sequence[float] = ()) -> Tensor:
         needed = [torch.is_grad_enabled() and tensor.requires_grad for tensor in tensors]
-        compiling = torch.compiler.is_compiling()
-        if compiling and not any(needed):  # torch compiles a Function only where there is something to differentiate
-            value: Tensor = self._opaque(list(tensors), needed, list(options))[0]
+        value: Tensor
+        if torch.compiler.is_compiling():
+            if any(needed):
+                value = _Value.apply((self._opaque, self._gradient, needed, list(options)), *tensors)[0]
+            else:  # torch compiles a Function only where there is something to differentiate
+                value = self._opaque(list(tensors), needed, list(options))[0]
         else:
-            evaluate = self._opaque if compiling else self._eager
-            value = _Value.apply((evaluate, self._gradient, needed, list(options)), *tensors)[0]
+            how = self._eager, self._gradient, needed, list(options)
+            value = _Value.apply(how, *tensors)[0] if inside_transforms() else _Eager.apply(how, *tensors)
         return value
 
 
 class _Value(Function):
     @staticmethod
-    def forward(how: tuple[Evaluate, Gradient, list[bool], list[float]], *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(how: _How, *tensors: Tensor) -> tuple[Tensor, ...]:
         evaluate, _, needed, options = how
         return tuple(evaluate(list(tensors), needed, options))
 
@@ -92,8 +100,67 @@ class _Value(Function):
         return None, *(gradients.pop(0) if need else None for need in ctx.needed)
 
 
-# `Function.apply` derives the signature at each call, which takes as long as three operations on a small batch.
-_Value.forward.__signature__ = inspect.signature(_Value.forward)  # type: ignore[attr-defined] # unknown to mypy
+class _Eager(Function):
+    """The same in the older form of a Function, without transforms: it saves the time of five operations."""
+
+    @staticmethod
+    def forward(ctx: Any, how: _How, *tensors: Tensor) -> Tensor:
+        evaluate, ctx.gradient, ctx.needed, options = how
+        value, *notes = evaluate(list(tensors), ctx.needed, options)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*notes, *(t for t, need in zip(tensors, ctx.needed, strict=True) if need))
+        return value
+
+    backward = _Value.backward
+
+
+class Shortcut:
+    """A function of tensors that autograd can differentiate, with a cheaper gradient for a step of training.
+
+    Second derivatives, the transforms of `torch.func` and `torch.compile` take the formula itself.
+
+    Args:
+        formula: from tensors to values.
+        evaluate: from the same tensors to the same values, and notes for `gradients`.
+        gradients: from the tensors, the notes and the gradients of the values, some of which may be None, to those of
+            the tensors, None for those that have none.
+    """
+
+    def __init__(
+        self,
+        formula: Callable[..., Values],
+        evaluate: Callable[..., tuple[Values, Values]],
+        gradients: Callable[[Values, Values, Sequence[Tensor | None]], tuple[Tensor | None, ...]],
+    ) -> None:
+        self.formula, self.evaluate, self.gradients = formula, evaluate, gradients
+
+    def __call__(self, *tensors: Tensor) -> Values:
+        if torch.compiler.is_compiling() or inside_transforms():
+            return self.formula(*tensors)
+        values: Values = _Shortcut.apply(self, *tensors)
+        return values
+
+
+class _Shortcut(Function):
+    @staticmethod
+    def forward(ctx: Any, how: Shortcut, *tensors: Tensor) -> Values:
+        values, notes = how.evaluate(*tensors)
+        ctx.how = how
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, *notes)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
+        number = len(ctx.needs_input_grad) - 1
+        tensors, notes = ctx.saved_tensors[:number], ctx.saved_tensors[number:]
+        if not torch.is_grad_enabled():
+            return None, *ctx.how.gradients(tensors, notes, outer)
+        values = ctx.how.formula(*tensors)
+        weights = [torch.zeros_like(v) if o is None else o for v, o in zip(values, outer, strict=True)]
+        needed = [tensor for tensor, need in zip(tensors, ctx.needs_input_grad[1:], strict=True) if need]
+        gradients = list(torch.autograd.grad(values, needed, weights, create_graph=True, allow_unused=True))
+        return None, *(gradients.pop(0) if need else None for need in ctx.needs_input_grad[1:])
 
 
 class _Once(Function):

@@ -77,5 +77,5 @@ def value(reduction: str, *statistics: Tensor) -> Tensor:
     sums, counts = statistics[::2], statistics[1::2]
     if reduction == "sum":
         return functools.reduce(operator.add, sums) * (counts[0] / counts[0])
-    means = [total / number for total, number in zip(sums, counts, strict=True)]
-    return functools.reduce(operator.add, means)
+    mean = sums[0] / counts[0]
+    return mean if len(sums) == 1 else mean + sums[1] / counts[1]

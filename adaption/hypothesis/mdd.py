@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adaption import _checks, _reduction
+from adaption._closed_form import Shortcut, Values
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision, log_odds
 
@@ -199,17 +200,48 @@ def classification_margin_disparity_discrepancy(
 def _of_classifiers(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Tensor) -> tuple[Tensor, Tensor]:
     _checks.logits("source_output_adv", source_adv)
     _checks.logits("target_output_adv", target_adv)
-    odds = _odds(torch.cat([source.detach(), target.detach()]), torch.cat([source_adv, target_adv]))
+    source_loss, target_loss = _log_probabilities(source, source_adv, target, target_adv)
+    return source_loss, target_loss
+
+
+def _formula(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Tensor) -> Values:
+    """``-log p`` and ``log(1 - p)`` of the main head's class, from its log-odds ``log(p / (1 - p))``."""
+    largest, labels = torch.cat([source.detach(), target.detach()]).max(1, keepdim=True)
+    adv = torch.cat([source_adv, target_adv])
+    # the smallest number and not minus infinity: where all others are that, the largest of them is to be finite
+    others = adv.scatter(1, labels, torch.finfo(adv.dtype).min)
+    no_label = largest - largest  # 0, but NaN where the main head's logits are not finite: those have no largest
+    odds = log_odds((adv.gather(1, labels) + no_label).squeeze(1), others)
     return -F.logsigmoid(odds[: len(source)]), F.logsigmoid(-odds[len(source) :])
 
 
-def _odds(logits: Tensor, logits_adv: Tensor) -> Tensor:
-    """The adversarial logit of the main head's class against all other classes together: log(p / (1 - p))."""
-    largest, labels = logits.max(1, keepdim=True)
-    # the smallest number and not minus infinity: where all others are that, the largest of them is to be finite
-    others = logits_adv.scatter(1, labels, torch.finfo(logits_adv.dtype).min)
-    no_label = largest - largest  # 0, but NaN where the main head's logits are not finite: those have no largest
-    return log_odds((logits_adv.gather(1, labels) + no_label).squeeze(1), others)
+def _evaluate(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Tensor) -> tuple[Values, Values]:
+    n, (largest, labels) = len(source), torch.cat([source, target]).max(1, keepdim=True)
+    others = torch.cat([source_adv, target_adv])
+    odds = others.gather(1, labels).add_(largest - largest)
+    others.scatter_(1, labels, torch.finfo(others.dtype).min)
+    largest = others.amax(1, keepdim=True)
+    others.sub_(largest).exp_()
+    sums = others.sum(1, keepdim=True)
+    odds.sub_(largest).sub_(sums.log())
+    odds[n:].neg_()
+    losses = F.logsigmoid(odds.squeeze(1))
+    return (-losses[:n], losses[n:]), (odds, labels, others, sums)
+
+
+def _gradients(tensors: Values, notes: Values, outer: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """For the log-odds both losses have the derivative ``-sigmoid(..)``, and for the others these have a softmax."""
+    (source, _, target, _), (odds, labels, others, sums) = tensors, notes
+    into = [
+        torch.zeros_like(domain[:, 0]) if o is None else o for domain, o in zip((source, target), outer, strict=True)
+    ]
+    factors = torch.cat(into).unsqueeze(1) * torch.sigmoid(-odds)
+    gradient = others * (factors / sums)
+    gradient.scatter_(1, labels, -factors)
+    return None, gradient[: len(source)], None, gradient[len(source) :]
+
+
+_log_probabilities = Shortcut(_formula, _evaluate, _gradients)
 
 
 def regression_margin_disparity_discrepancy(

@@ -2,21 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from adaption._closed_form import Shortcut, Values
 
 
 def entropies(logits: Tensor) -> Tensor:
     """The entropy of each sample ``(N,)`` or position ``(N, d1, ..)``, from logits ``(N, C, ..)``, in nats."""
-    log_p = F.log_softmax(logits, dim=1)
-    return entropy(log_p.exp(), log_p, 1)
+    return entropies_and_probabilities(logits)[0]
 
 
-def entropy(p: Tensor, log_p: Tensor, *dim: int) -> Tensor:
-    """The sum of ``-p log p`` over all or some dimensions, from the softmax of logits and its logarithm.
+def _formula(logits: Tensor) -> Values:
+    """The derivative of an entropy for a logit is a difference of terms ``p (log p + 1)``.
 
-    Autograd computes its derivative for a logit as a difference of terms ``p (log p + 1)``, in which certain
-    predictions lose their digits to the 1. The sum of `p` is constant and changes no derivative: adding it removes the
-    1, and it is subtracted again without a gradient.
+    In these, certain predictions lose their digits to the 1. The sum of `p` is constant and changes no derivative:
+    adding it removes the 1, and it is subtracted again without a gradient.
     """
-    return (p * (1 - log_p) - p.detach()).sum(*dim)
+    log_p = F.log_softmax(logits, dim=1)
+    p = log_p.exp()
+    return (p * (1 - log_p) - p.detach()).sum(1), p
+
+
+def _evaluate(logits: Tensor) -> tuple[Values, Values]:
+    log_p = F.log_softmax(logits, dim=1)
+    p = log_p.exp()
+    terms = log_p.mul_(p)
+    entropies = terms.sum(1).neg_()
+    return (entropies, p), (entropies, p, terms)
+
+
+def _gradients(_: Values, notes: Values, outer: Sequence[Tensor | None]) -> Values:
+    """That of an entropy `H` is ``-p (log p + H)``, that of the probabilities the one of a softmax."""
+    (entropies, p, terms), (of_entropies, of_p) = notes, outer
+    factors = (torch.zeros_like(entropies) if of_entropies is None else of_entropies).unsqueeze(1)
+    common = factors * entropies.unsqueeze(1)
+    if of_p is None:
+        gradient = terms * -factors
+    else:
+        gradient = p * of_p
+        common = common + gradient.sum(1, keepdim=True)
+        gradient.addcmul_(terms, factors, value=-1)
+    return (gradient.addcmul_(p, common, value=-1),)
+
+
+# The same, with the softmax ``(N, C, ..)``.
+entropies_and_probabilities = Shortcut(_formula, _evaluate, _gradients)

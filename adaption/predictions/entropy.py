@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from adaption import _checks, _reduction
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
-from adaption.predictions._entropy import entropies, entropy
+from adaption.predictions._entropy import entropies
 
 
 def entropy_minimization(target_logits: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -51,10 +50,7 @@ def entropy_minimization(target_logits: Tensor, *, reduction: str = "mean") -> T
 def _statistics(target_logits: Tensor, reduction: str) -> Statistics:
     _reduction.check(reduction)
     _checks.logits("target_logits", target_logits)
-    if reduction == "none":
-        return (entropies(target_logits),)
-    log_p = F.log_softmax(target_logits, dim=1)
-    return entropy(log_p.exp(), log_p), target_logits.numel() // target_logits.shape[1]
+    return _reduction.statistics(reduction, entropies(target_logits))
 
 
 class EntropyMinimizationLoss(AdditiveMetric):

@@ -7,13 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from adaption import _checks
 from adaption._global_batch import GlobalBatchMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision, log_probability
-from adaption.predictions._entropy import entropy
+from adaption.predictions._entropy import entropies_and_probabilities
 
 
 def information_maximization(target_logits: Tensor, diversity_weight: float = 1.0) -> Tensor:
@@ -62,10 +61,9 @@ def _check_weight(diversity_weight: float) -> None:
 @full_precision
 def _statistics(target_logits: Tensor) -> Statistics:
     _checks.logits("target_logits", target_logits)
-    log_p = F.log_softmax(target_logits, dim=1)
-    p = log_p.exp()
+    entropies, p = entropies_and_probabilities(target_logits)
     totals = p.transpose(0, 1).flatten(1).sum(1) if p.ndim > 2 else p.sum(0)
-    return entropy(p, log_p), totals, p.numel() // p.shape[1]
+    return entropies.sum(), totals, entropies.numel()
 
 
 def _value(weight: float, total_entropy: Any, totals: Any, number: Any) -> Tensor:

@@ -207,6 +207,25 @@ def test_the_choice_of_a_model_can_be_tried_on_noise(tmp_path: Path) -> None:
     assert [line for line in page.read_text().splitlines() if line.startswith("|")] == tables  # trained to the same
 
 
+def test_the_study_of_class_weights_can_be_tried_on_noise(tmp_path: Path) -> None:
+    done = evidence("class_weights", "--quick", "--seeds", "2", "--out", str(tmp_path / "new"))
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "new" / "evidence.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| (BBSE|EM|EM, calibrated), ([\d,]+) samples \|", text, re.MULTILINE)
+    assert sorted(table) == sorted(
+        (name, size) for name in ("BBSE", "EM", "EM, calibrated") for size in ("500", "2,000")
+    )
+
+
+@pytest.mark.usefixtures("examples")
+def test_the_last_class_is_drawn_nine_times_as_often() -> None:
+    study, labels = importlib.import_module("evidence.class_weights"), torch.arange(10).repeat(400)
+    drawn = study.draw(torch.randperm(4000), labels, 2000, 9)
+    assert labels[drawn].bincount().tolist() == [40, 76, 111, 147, 182, 218, 253, 289, 324, 360]
+    assert len(drawn.unique()) == 2000
+    assert float(study.shares(labels[drawn]).sum()) == pytest.approx(1)
+
+
 def test_without_the_data_a_sentence_says_what_is_needed(tmp_path: Path) -> None:
     for arguments in ([], ["--data", str(tmp_path)]):
         done = evidence("digits", *arguments)

@@ -20,7 +20,7 @@ from digits import run_all
 from rich.console import Console
 from rich.markdown import Markdown
 
-from evidence import data, selection
+from evidence import class_weights, data, selection
 from evidence.kept import code, once
 from evidence.report import picture, section, write
 from evidence.summary import summary
@@ -32,6 +32,7 @@ TASKS = (
     "partial",
     "open_set",
     "label_shift",
+    "class_weights",
     "lifetime",
     "segmentation",
     "keypoints",
@@ -40,6 +41,7 @@ TASKS = (
 PAGE = Path(__file__).parents[2] / "evidence.md"
 SUMMARIES = (PAGE, PAGE.with_name("choosing.md"))  # where the table over all tasks stands, too
 RESULTS = Path(__file__).with_name("results")
+STUDIES = {"selection": selection.study, "class_weights": class_weights.study}  # tasks without rows that are trained
 QUICK = Budget(epochs=2, steps=2)
 
 
@@ -130,8 +132,9 @@ def main() -> None:
     """Measure, or take what was measured, and write it down."""
     arguments, console = parse(), Console()
     page = arguments.out / PAGE.name if arguments.quick else PAGE
-    if arguments.task == "selection":
-        text = selection.study(arguments, console)
+    if arguments.task in STUDIES:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        text = STUDIES[arguments.task](arguments, console)
         write(page, arguments.task, text)
         console.print(Markdown(text))
         return

@@ -3,9 +3,9 @@
 A network with two convolutions learns from the 5,000 images of MNIST's training part, moved by up to two pixels. Of
 the test part, one half gives the labelled samples, drawn as they come, and the other the unlabelled target: in its
 2,000 samples, or 500, the shares of the classes 0 to 9 rise evenly, so that the last is three or nine times as
-frequent as the first. The error is the difference from the true ratio of the labels that were drawn, in percent of it: the mean
-over the ten classes, and the largest of them. *Calibrated* means that the logits are divided by the temperature at
-which they name the labelled samples with the least cross entropy.
+frequent as the first. The error is the difference from the true ratio of the labels that were drawn, in percent of
+it: the mean over the ten classes, and the largest of them. *Calibrated* means that the logits are divided by the
+temperature at which they name the labelled samples with the least cross entropy.
 """
 
 from __future__ import annotations

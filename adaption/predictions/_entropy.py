@@ -31,7 +31,7 @@ def _evaluate(logits: Tensor) -> tuple[Values, Values]:
     log_p = F.log_softmax(logits, dim=1)
     p = log_p.exp()
     terms = log_p.mul_(p)
-    entropies = terms.sum(1).neg_()
+    entropies = 0.0 - terms.sum(1)  # not -0 where predictions are certain
     return (entropies, p), (entropies, p, terms)
 
 

@@ -160,20 +160,35 @@ class Growing(Method):
         self.step += 1
 
 
-class Predictions(Method):
-    """A loss of the target's predictions: after half of the run, when what it makes certain is mostly right."""
+class Halves(Method):
+    """Cross entropy alone for half of the run, the metrics too after it."""
 
-    def __init__(self, metric: nn.Module, steps: int, weight: float = 1.0) -> None:
-        super().__init__({"loss": metric}, loss=weight)
+    def __init__(self, metrics: Mapping[str, nn.Module] | None, steps: int, **weights: float) -> None:
+        super().__init__(metrics, **weights)
         self.steps_left = steps // 2
 
     def forward(self, batch: dict[str, Any]) -> Tensor:
-        """Cross entropy first, both after."""
-        return self.task(batch) if self.steps_left > 0 else super().forward(batch)
+        """The loss of a step."""
+        return self.first(batch) if self.steps_left > 0 else self.second(batch)
+
+    def first(self, batch: dict[str, Any]) -> Tensor:
+        """That of a step of the first half."""
+        return self.task(batch)
+
+    def second(self, batch: dict[str, Any]) -> Tensor:
+        """That of a step of the second half."""
+        return super().forward(batch)
 
     def after_step(self, _optimizer: torch.optim.Optimizer) -> None:
         """Count."""
         self.steps_left -= 1
+
+
+class Predictions(Halves):
+    """A loss of the target's predictions: after half of the run, when what it makes certain is mostly right."""
+
+    def __init__(self, metric: nn.Module, steps: int, weight: float = 1.0) -> None:
+        super().__init__({"loss": metric}, steps, loss=weight)
 
 
 class PseudoLabels(Predictions):
@@ -191,7 +206,7 @@ class PseudoLabels(Predictions):
         return {"logits": logits, "teacher_logits": batch["target_logits"]}
 
 
-class Vada(Method):
+class Vada(Halves):
     """DANN; after half of the run, VAT and the entropy on the target too, as VADA has them.
 
     No small change of a target image is to turn its prediction over, of which the entropy makes the network certain.
@@ -203,27 +218,20 @@ class Vada(Method):
     ) -> None:
         vat = VirtualAdversarialLoss(nn.Sequential(network, network.classify), epsilon)
         metrics = {"DANN": dann(steps), "VAT": vat, "entropy": EntropyMinimizationLoss()}
-        super().__init__(metrics, VAT=weight, entropy=entropy)
-        self.steps_left = steps // 2
+        super().__init__(metrics, steps, VAT=weight, entropy=entropy)
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:  # noqa: FBT001, FBT002
         """Those of the discriminator: the network's are the optimizer's already."""
         return self.metrics["DANN"].parameters(recurse)
 
-    def forward(self, batch: dict[str, Any]) -> Tensor:
-        """DANN first, all three after."""
-        if self.steps_left > 0:
-            game = self.metrics["DANN"](batch["source"], batch["target"])
-            return self.task(batch) + self.weights.get("DANN", 1.0) * game
-        return super().forward(batch)
+    def first(self, batch: dict[str, Any]) -> Tensor:
+        """DANN alone."""
+        game = self.metrics["DANN"](batch["source"], batch["target"])
+        return self.task(batch) + self.weights.get("DANN", 1.0) * game
 
     def inputs(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The images themselves."""
         return {**batch, "inputs": batch["target_images"]}
-
-    def after_step(self, _optimizer: torch.optim.Optimizer) -> None:
-        """Count."""
-        self.steps_left -= 1
 
 
 class MarginDisparity(Method):
@@ -320,7 +328,7 @@ def move(images: Tensor) -> Tensor:
     return moved + 0.1 * torch.randn_like(moved)
 
 
-class Discriminative(Method):
+class Discriminative(Halves):
     """ADDA: learn the source for half of the run, then move a copy of the encoder over to the target.
 
     The source encoder and the classifier stand still in the second half. Both games run in one backward pass: the
@@ -328,18 +336,15 @@ class Discriminative(Method):
     """
 
     def __init__(self, network: Network, steps: int, rate: float = 0.01) -> None:
-        super().__init__()
+        super().__init__(None, steps)
         self.rate = rate  # in units of the first half's; where it is too much, the classes collapse
         names = ("discriminator, source", "discriminator, target", "encoder")
         self.metrics = MetricCollection({name: AdversarialDiscriminativeLoss() for name in names})
         self.domain_disc = DomainDiscriminator(WIDTH, 64, batch_norm=False)
         self.target_encoder, self.source_encoder = [network], [network]
-        self.steps_left = steps // 2
 
-    def forward(self, batch: dict[str, Any]) -> Tensor:
-        """Cross entropy first, the two games after."""
-        if self.steps_left > 0:
-            return self.task(batch)
+    def second(self, batch: dict[str, Any]) -> Tensor:
+        """The two games, without the source's labels."""
         with torch.no_grad():
             source = self.source_encoder[0](batch["source_images"])
         target = batch["target"]
@@ -353,7 +358,7 @@ class Discriminative(Method):
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Halfway, the source encoder stays behind, and the target encoder goes on in small steps."""
-        self.steps_left -= 1
+        super().after_step(optimizer)
         if self.steps_left == 0:
             self.source_encoder = [copy.deepcopy(self.target_encoder[0])]
             optimizer.param_groups[0]["lr"] *= self.rate

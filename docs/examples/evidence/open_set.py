@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from methods import WIDTH, Method, Network, Predictions
+from methods import WIDTH, Halves, Method, Network, Predictions
 from torch import Tensor, nn
 
 from adaption import (
@@ -69,28 +69,28 @@ class Separated(Predictions):
         return {"target_logits": batch["target_logits"][:, :KNOWN]}
 
 
-class OneVersusAll(Method):
+class OneVersusAll(Halves):
     """OVANet: pairs of outputs learn on the source where each class ends, and become certain on the target."""
 
     def __init__(self, _network: Network, steps: int, weight: float = 0.1) -> None:
-        super().__init__({"source": OneVersusAllLoss(), "target": OpenSetEntropyLoss()})
+        super().__init__({"source": OneVersusAllLoss(), "target": OpenSetEntropyLoss()}, steps)
         self.pairs = nn.Linear(WIDTH, 2 * KNOWN)
-        self.weight, self.steps_left = weight, steps // 2
+        self.weight = weight
 
-    def forward(self, batch: dict[str, Any]) -> Tensor:
-        """Cross entropy and the pairs on the source, in the second half the target's entropy too."""
+    def first(self, batch: dict[str, Any]) -> Tensor:
+        """Cross entropy and the pairs on the source; the target's entropy is logged."""
+        self.metrics["target"].update(self.open_logits(batch["target"]))
+        return self.task(batch) + self.metrics["source"](self.open_logits(batch["source"]), batch["labels"])
+
+    def second(self, batch: dict[str, Any]) -> Tensor:
+        """The target's entropy too."""
         own = self.metrics["source"](self.open_logits(batch["source"]), batch["labels"])
-        entropy = self.metrics["target"](self.open_logits(batch["target"]))
-        return self.task(batch) + own + (self.weight * entropy if self.steps_left <= 0 else 0.0)
+        return self.task(batch) + own + self.weight * self.metrics["target"](self.open_logits(batch["target"]))
 
     def open_logits(self, features: Tensor) -> Tensor:
         """Of shape `(N, 2, KNOWN)`."""
         pairs: Tensor = self.pairs(features)
         return pairs.view(-1, 2, KNOWN)
-
-    def after_step(self, _optimizer: torch.optim.Optimizer) -> None:
-        """Count."""
-        self.steps_left -= 1
 
 
 # ---- what is called unknown -------------------------------------------------------------------------------------

@@ -5,15 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from adaption._modes import mapped
+
 # The tests set it, so that the way without a question is taken on the CPU too.
 _NEVER_ASKS = False
 
 
 def readable(tensor: Tensor) -> bool:
-    """Whether a check may read values: on the CPU, and not while `torch.compile` traces."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether a check may read values: on the CPU, not while `torch.compile` traces, and not under `torch.vmap`."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not mapped()
 
 
 def asks(tensor: Tensor) -> bool:
     """Whether the host reads values to choose a method; otherwise the device uses one that is always right."""
-    return tensor.device.type == "cpu" and not _NEVER_ASKS
+    return tensor.device.type == "cpu" and not _NEVER_ASKS and (torch.compiler.is_compiling() or not mapped())

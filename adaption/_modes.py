@@ -33,6 +33,12 @@ def inside_transforms() -> bool:
     return _functorch.peek_interpreter_stack() is not None
 
 
+def mapped() -> bool:
+    """Whether `torch.vmap` is active, under which no value can be read."""
+    levels = _functorch.get_interpreter_stack()
+    return levels is not None and any(level.key() == _functorch.TransformType.Vmap for level in levels)
+
+
 def unwrapped(caller: str, value: Any) -> Any:
     """A statistic without the wrappers of `torch.func` transforms, which end before the epoch."""
     while isinstance(value, Tensor) and _functorch.is_functorch_wrapped_tensor(value):

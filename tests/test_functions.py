@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, Case, cast, looked_at, where_looked_at, with_gradient
+from cases import CASES, Case, cast, looked_at, tensors, where_looked_at, with_gradient
 from formulas import random_features, virtual_adversarial, wasserstein
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
+from torch.utils._pytree import tree_map
 
 from adaption import MaximumMeanDiscrepancyLoss
 from adaption._metric import AdditiveMetric
@@ -60,6 +61,22 @@ def test_function_compiles_whole_without_gradients(case: Case) -> None:
     metric, batch = case.build().requires_grad_(requires_grad=False), case.batch(4, 4)
     compiled = torch.compile(lambda *batch: case.function(metric, *batch), fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*batch), case.function(metric, *batch))
+
+
+@every_function
+@pytest.mark.filterwarnings("ignore:There is a performance drop", "ignore:.*searchsorted")
+def test_mapped_function_gives_the_value_of_each_batch(case: Case) -> None:
+    """Or says that its closed form cannot be mapped; no check of values stands in the way."""
+    metric, batches = case.build(), [case.batch(4, 4) for _ in range(3)]
+    stacked = tree_map(lambda *each: torch.stack(each) if isinstance(each[0], Tensor) else each[0], *batches)
+    dims = tuple(0 if tensors(argument) else None for argument in batches[0])
+    mapped = torch.vmap(lambda *batch: case.function(metric, *batch), dims, randomness="different")
+    try:
+        values = mapped(*stacked)
+    except RuntimeError as error:
+        assert "batches by `torch.vmap` are not available" in str(error)  # noqa: PT017 - either is right
+        return
+    torch.testing.assert_close(values, torch.stack([case.function(metric, *batch) for batch in batches]))
 
 
 @every_loss

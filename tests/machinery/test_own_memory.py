@@ -112,7 +112,7 @@ def nested(value: Callable[[Any], Tensor], item: Any) -> None:
     torch.func.grad(lambda outer: torch.func.vjp(value, outer)[0])(item)
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.filterwarnings("ignore:There is a performance drop", "ignore:.*searchsorted")
 @every_metric
 def test_a_mapped_metric_is_refused_and_works_on(case: Case) -> None:
     metric = case.build()

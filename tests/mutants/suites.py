@@ -21,7 +21,10 @@ ENGINE = ("features/test_engine.py", "features/test_mmd.py", "features/test_jmmd
 # module: files under tests/, and what names the rows of the laws
 SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_checks.py": (("property/test_hostile.py", "hypothesis_family", "predictions", "layers", "adversarial"), ""),
-    "_closed_form.py": ((*ENGINE, "features/test_bsp.py"), "BSP"),
+    "_closed_form.py": (
+        (*ENGINE, "features/test_bsp.py", "predictions/test_entropy.py", "hypothesis_family/test_mdd.py"),
+        "BSP or entropy or MDD",
+    ),
     "_directions.py": (("features/test_sliced_wasserstein.py", "ensemble/test_vat.py"), ""),
     "_dense.py": (ENGINE, ""),
     "_distances.py": (ENGINE, ""),
@@ -55,7 +58,12 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_reduction.py": (("hypothesis_family/test_mdd.py", "ensemble"), "DANN or L2 or MDD or consistency"),
     "_queued.py": (ENGINE, ""),
     "_spectrum.py": (
-        ("features/test_bsp.py", "features/test_inverse_gram.py", "features/test_subspace.py"),
+        (
+            "features/test_bsp.py",
+            "features/test_decompositions.py",
+            "features/test_inverse_gram.py",
+            "features/test_subspace.py",
+        ),
         "BSP or DARE-GRAM or RSD",
     ),
     "_transport.py": (("features/test_sinkhorn.py", "conditional/test_jdot.py"), "Sinkhorn or JDOT"),

@@ -207,6 +207,18 @@ def test_only_the_adversarial_outputs_receive_a_gradient(loss: Any) -> None:
     assert [output.grad is None for output in batch] == [True, False, True, False]
 
 
+@pytest.mark.parametrize("margin", [1.0, 4.0])
+def test_first_and_second_derivatives_are_those_of_the_formula(margin: float) -> None:
+    source, source_adv, target, target_adv = outputs(3, 4)
+
+    def value(source_adv: Tensor, target_adv: Tensor) -> Tensor:
+        return classification_margin_disparity_discrepancy(source, source_adv, target, target_adv, margin=margin)
+
+    adversarial = source_adv.requires_grad_(), target_adv.requires_grad_()
+    assert torch.autograd.gradcheck(value, adversarial)
+    assert torch.autograd.gradgradcheck(value, adversarial)
+
+
 def classifier() -> nn.Module:
     return nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 2))
 

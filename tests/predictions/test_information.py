@@ -59,6 +59,12 @@ def test_one_sample_says_nothing(classes: int, seed: int) -> None:
     torch.testing.assert_close(logits.grad, torch.zeros_like(logits), rtol=0, atol=1e-13)
 
 
+def test_first_and_second_derivatives_are_those_of_the_formula() -> None:
+    logits = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(information_maximization, logits)
+    assert torch.autograd.gradgradcheck(information_maximization, logits)
+
+
 def test_a_class_of_no_sample_leaves_the_gradient_finite() -> None:
     logits = torch.tensor([[0.0, 1.0, -1e4], [1.0, 0.5, -1e4]], requires_grad=True)
     value = information_maximization(logits)

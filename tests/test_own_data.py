@@ -127,6 +127,15 @@ def test_it_does_not_adapt_where_there_is_no_shift(own_data: Callable[..., None]
     assert any("no shift to adapt to" in sentence for sentence in results["said"])
 
 
+def test_a_shift_that_each_domains_own_scale_removes_is_found(
+    own_data: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, target = written(tmp_path, "tables", target_X=3 * tables(0.0)["X"] + 5)
+    short = ("--minutes", 0.01, "--seeds", 1, "--weights", 1, "--losses", "MMD")
+    own_data("--source", source, "--target", target, "--standardize", "each", *short, "--out", tmp_path)
+    assert "The domains differ" in capsys.readouterr().out
+
+
 def test_the_rule_leaves_out_collapsed_models_and_says_what_it_doubts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     files, training, choosing = (

@@ -179,7 +179,7 @@ def affordable(trainer: Trainer, runs: int, seconds: float) -> int:
         return time.perf_counter() - started
 
     taken(CHECKPOINTS)  # what is loaded at first use
-    looks, both = taken(CHECKPOINTS), taken(10 * CHECKPOINTS)
+    looks, both = (min(taken(times * CHECKPOINTS) for _ in range(3)) for times in (1, 10))
     step = max(both - looks, 1e-6) / (9 * CHECKPOINTS)
     return max(FEWEST_STEPS, min(MOST_STEPS, int((seconds / runs - looks) / step)))
 

@@ -48,10 +48,11 @@ def notes(arguments: argparse.Namespace, data: Data, trainer: Trainer, done: int
     whose = "the source's" if arguments.standardize == "source" else "each domain's own"
     rule = (
         "The score is the agreement with the ensemble of the candidates in the better half by information "
-        "maximisation, which takes the classes of the target to be about equally frequent."
+        'maximisation, which assumes that the classes of the target are about equally frequent; "out" are rows '
+        "without a candidate in that half."
         if data.classes
-        else "The score is the distance from the median of all candidates, negative: the more of them are wrong "
-        "alike, the less it says."
+        else "The score is the negative distance from the median of all candidates. It says little if most of them "
+        "make the same errors."
     )
     return [
         f"{len(data.source)} source and {len(data.target)} target samples, taken as {data.kind}.",
@@ -79,8 +80,8 @@ def main() -> None:
         rows = {row: rows[row] for row in (SOURCE_ONLY, CONTROL, *arguments.losses)}
     shift = measured(standardized(read, "source"))  # what each domain's own scale hides may still matter
     console.print(shift.sentence())
-    for name, gap in shift.columns:
-        console.print(f"  {name}: the mean moves by {gap:+.2f} deviations")
+    for difference in shift.differences():
+        console.print(f"  {difference}")
     runs, seconds = plan(rows, arguments.weights, arguments.seeds), 60 * arguments.minutes
     trainer = Trainer(data, fresh, rows, 1)
     started = time.perf_counter()

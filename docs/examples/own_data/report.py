@@ -105,12 +105,14 @@ def sentences(finding: Finding) -> list[str]:
     choice, run = finding.choice, finding.choice.candidate.run
     where = f"{run.row}, weight x {run.factor:g}, seed {run.seed}, after {choice.candidate.step} steps"
     said = [finding.shift.sentence(), f"Kept, without a label of the target: {where}.", *choice.doubts]
-    values = [c.accuracy for c in finding.candidates if c.run.row == SOURCE_ONLY and c.step == finding.trainer.steps]
-    plain, kept = figure(finding, list(values)), figure(finding, [choice.candidate.accuracy])
-    if plain is not None and kept is not None:
+    kept = figure(finding, [choice.candidate.accuracy])
+    known = {f"{line.row}, weight x {line.factor:g}": line.figure for line in lines(finding) if line.figure is not None}
+    plain = known.get(f"{SOURCE_ONLY}, weight x 1")
+    if kept is not None and plain is not None:
+        best = (max if finding.trainer.data.classes else min)(known, key=known.__getitem__)
         said.append(
-            f"By the labels of the target's file, which had no part in the choice, the {finding.figure} is "
-            f"{kept:.1f} of the kept model and {plain:.1f} of source only."
+            f"The target's file has labels, which had no part in the choice. By these, {finding.figure}: kept model "
+            f"{kept:.1f}, source only {plain:.1f}, best row of the table {known[best]:.1f} ({best})."
         )
     return said
 
@@ -146,7 +148,7 @@ def page(finding: Finding) -> str:
         "<h1>Adapting to the target</h1>",
         *(f"<p>{html.escape(sentence)}</p>" for sentence in sentences(finding)),
         "<h2>What differs most</h2>",
-        listed([f"{name}: the mean moves by {gap:+.2f} deviations" for name, gap in finding.shift.columns]),
+        listed(finding.shift.differences()),
         "<h2>What was tried</h2>",
         '<div class="box"><table><tr>' + "".join(f"<th>{html.escape(name)}</th>" for name in head) + "</tr>",
         *(

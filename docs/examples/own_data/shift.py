@@ -42,13 +42,17 @@ class Shift(NamedTuple):
         """The result in words."""
         if not self.found:
             return (
-                f"No shift was found (MMD {self.mmd:.4f}, p = {self.p_value:.3f}): equal domains look so different "
-                f"{100 * self.p_value:.0f} times in 100."
+                f"No shift was found (MMD {self.mmd:.4f}, p = {self.p_value:.3f}): between equal domains, "
+                f"{100 * self.p_value:.0f} of 100 such differences are at least as large."
             )
         return (
             f"The domains differ (MMD {self.mmd:.4f}, p = {self.p_value:.3f}); a linear classifier tells them apart "
             f"with a proxy A-distance of {self.a_distance:.2f} ± {self.error:.2f}, between 0 and 2."
         )
+
+    def differences(self) -> list[str]:
+        """The columns that differ most, in words."""
+        return [f"{name}: the means differ by {gap:+.2f} standard deviations" for name, gap in self.columns]
 
 
 def measured(data: Data) -> Shift:

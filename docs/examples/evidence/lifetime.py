@@ -23,8 +23,8 @@ it may bring the whole target to one prediction. The rows that are switched off 
 
 Network, rates, weights, augmentation and number of epochs were chosen on the seeds 100 to 102 of two shifts that are
 not reported, FD002 to FD004 and FD001 to FD004, by the error on the test engines of FD004. A wider network had been
-seen on FD001 to FD003 before; that the smaller one took its place was decided on the other two shifts. A run ends
-either near or far from the lives, so there are ten seeds; that five were too few was seen on the reported ones.
+seen on FD001 to FD003 before; that the smaller one took its place was decided on the other two shifts. From FD001 to
+FD003 some runs end far from the lives, so there are ten seeds; that five were too few was seen on the reported ones.
 """
 
 from __future__ import annotations

@@ -48,11 +48,11 @@ def notes(arguments: argparse.Namespace, data: Data, trainer: Trainer, done: int
     whose = "the source's" if arguments.standardize == "source" else "each domain's own"
     rule = (
         "The score is the agreement with the ensemble of the candidates in the better half by information "
-        'maximisation, which assumes that the classes of the target are about equally frequent; "out" are rows '
-        "without a candidate in that half."
+        "maximisation, which assumes that the classes of the target are about equally frequent. Rows without a "
+        "candidate in that half are out, and so is the control."
         if data.classes
         else "The score is the negative distance from the median of all candidates. It says little if most of them "
-        "make the same errors."
+        "make the same errors. The control is out."
     )
     return [
         f"{len(data.source)} source and {len(data.target)} target samples, taken as {data.kind}.",

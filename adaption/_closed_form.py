@@ -4,7 +4,7 @@ A `ClosedForm` is a scalar whose gradient is computed in the same pass as its va
 is needed, `torch.compile` sees one opaque operator, `torch.func.grad` works, and what is not supported (second
 derivatives, forward mode, vmap) raises an error.
 
-A `Shortcut` is a formula that autograd can differentiate too. It does so wherever more than a gradient is asked.
+A `Shortcut` has a formula, too, which autograd differentiates wherever more than a first gradient is asked for.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.forward_ad import unpack_dual
 
 from adaption._modes import inside_transforms
 
@@ -117,28 +118,40 @@ class _Eager(Function):
 class Shortcut:
     """A function of tensors that autograd can differentiate, with a cheaper gradient for a step of training.
 
-    Second derivatives, the transforms of `torch.func` and `torch.compile` take the formula itself.
+    Second derivatives, forward mode, the transforms of `torch.func` and `torch.compile` take the formula itself. As for
+    most operations of torch, the tensors must not be changed in place between the forward and the backward pass.
 
     Args:
         formula: from tensors to values.
         evaluate: from the same tensors to the same values, and notes for `gradients`.
-        gradients: from the tensors, the notes and the gradients of the values, some of which may be None, to those of
-            the tensors, None for those that have none.
+        gradients: from the notes and the gradients of the values to those of the tensors, None for those that have
+            none.
+        sparse: whether the gradient of a value that is not used is None, and not zeros.
+        pays_from: the number of entries of the last tensor below which the formula takes less time.
     """
 
     def __init__(
         self,
         formula: Callable[..., Values],
         evaluate: Callable[..., tuple[Values, Values]],
-        gradients: Callable[[Values, Values, Sequence[Tensor | None]], tuple[Tensor | None, ...]],
+        gradients: Callable[..., tuple[Tensor | None, ...]],
+        *,
+        sparse: bool = False,
+        pays_from: int = 0,
     ) -> None:
         self.formula, self.evaluate, self.gradients = formula, evaluate, gradients
+        self.sparse, self.pays_from = sparse, pays_from
 
     def __call__(self, *tensors: Tensor) -> Values:
-        if torch.compiler.is_compiling() or inside_transforms():
+        if torch.compiler.is_compiling() or tensors[-1].numel() < self.pays_from or _more_than_a_gradient(tensors):
             return self.formula(*tensors)
         values: Values = _Shortcut.apply(self, *tensors)
         return values
+
+
+def _more_than_a_gradient(tensors: Values) -> bool:
+    """Whether a transform of `torch.func` or forward mode asks for it."""
+    return inside_transforms() or any(unpack_dual(tensor).tangent is not None for tensor in tensors)
 
 
 class _Shortcut(Function):
@@ -146,21 +159,22 @@ class _Shortcut(Function):
     def forward(ctx: Any, how: Shortcut, *tensors: Tensor) -> Values:
         values, notes = how.evaluate(*tensors)
         ctx.how = how
-        ctx.set_materialize_grads(False)
+        ctx.set_materialize_grads(not how.sparse)
         ctx.save_for_backward(*tensors, *notes)
         return values
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
-        number = len(ctx.needs_input_grad) - 1
-        tensors, notes = ctx.saved_tensors[:number], ctx.saved_tensors[number:]
+        saved, needs = ctx.saved_tensors, ctx.needs_input_grad[1:]  # once: checkpointing forbids to ask twice
         if not torch.is_grad_enabled():
-            return None, *ctx.how.gradients(tensors, notes, outer)
+            return None, *ctx.how.gradients(saved[len(needs) :], outer)
+        # views, because hooks of the tensors themselves run when this gradient reaches them
+        tensors = [tensor.view_as(tensor) for tensor in saved[: len(needs)]]
         values = ctx.how.formula(*tensors)
         weights = [torch.zeros_like(v) if o is None else o for v, o in zip(values, outer, strict=True)]
-        needed = [tensor for tensor, need in zip(tensors, ctx.needs_input_grad[1:], strict=True) if need]
-        gradients = list(torch.autograd.grad(values, needed, weights, create_graph=True, allow_unused=True))
-        return None, *(gradients.pop(0) if need else None for need in ctx.needs_input_grad[1:])
+        needed = [tensor for tensor, need in zip(tensors, needs, strict=True) if need]
+        gradients = list(torch.autograd.grad(values, needed, weights, create_graph=True))
+        return None, *(gradients.pop(0) if need else None for need in needs)
 
 
 class _Once(Function):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -200,45 +200,41 @@ def classification_margin_disparity_discrepancy(
 def _of_classifiers(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Tensor) -> tuple[Tensor, Tensor]:
     _checks.logits("source_output_adv", source_adv)
     _checks.logits("target_output_adv", target_adv)
-    source_loss, target_loss = _log_probabilities(source, source_adv, target, target_adv)
+    largest, labels = torch.cat([source.detach(), target.detach()]).max(1, keepdim=True)
+    no_label = largest - largest  # 0, but NaN where the main head's logits are not finite: those have no largest
+    source_loss, target_loss = _log_probabilities(labels, no_label, source_adv, target_adv)
     return source_loss, target_loss
 
 
-def _formula(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Tensor) -> Values:
-    """``-log p`` and ``log(1 - p)`` of the main head's class, from its log-odds ``log(p / (1 - p))``."""
-    largest, labels = torch.cat([source.detach(), target.detach()]).max(1, keepdim=True)
+def _formula(labels: Tensor, no_label: Tensor, source_adv: Tensor, target_adv: Tensor) -> Values:
+    """``-log p`` and ``log(1 - p)`` of the labels, from their log-odds ``log(p / (1 - p))``."""
     adv = torch.cat([source_adv, target_adv])
     # the smallest number and not minus infinity: where all others are that, the largest of them is to be finite
     others = adv.scatter(1, labels, torch.finfo(adv.dtype).min)
-    no_label = largest - largest  # 0, but NaN where the main head's logits are not finite: those have no largest
     odds = log_odds((adv.gather(1, labels) + no_label).squeeze(1), others)
-    return -F.logsigmoid(odds[: len(source)]), F.logsigmoid(-odds[len(source) :])
+    return -F.logsigmoid(odds[: len(source_adv)]), F.logsigmoid(-odds[len(source_adv) :])
 
 
-def _evaluate(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Tensor) -> tuple[Values, Values]:
-    n, (largest, labels) = len(source), torch.cat([source, target]).max(1, keepdim=True)
-    others = torch.cat([source_adv, target_adv])
-    odds = others.gather(1, labels).add_(largest - largest)
+def _evaluate(labels: Tensor, no_label: Tensor, source_adv: Tensor, target_adv: Tensor) -> tuple[Values, Values]:
+    n, others = len(source_adv), torch.cat([source_adv, target_adv])
+    signed_odds = others.gather(1, labels).add_(no_label)
     others.scatter_(1, labels, torch.finfo(others.dtype).min)
     largest = others.amax(1, keepdim=True)
     others.sub_(largest).exp_()
     sums = others.sum(1, keepdim=True)
-    odds.sub_(largest).sub_(sums.log())
-    odds[n:].neg_()
-    losses = F.logsigmoid(odds.squeeze(1))
-    return (-losses[:n], losses[n:]), (odds, labels, others, sums)
+    signed_odds.sub_(largest).sub_(sums.log())
+    signed_odds[n:].neg_()
+    losses = F.logsigmoid(signed_odds.squeeze(1))
+    return (-losses[:n], losses[n:]), (signed_odds, labels, others, sums)
 
 
-def _gradients(tensors: Values, notes: Values, outer: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+def _gradients(notes: Values, outer: Values) -> tuple[Tensor | None, ...]:
     """For the log-odds both losses have the derivative ``-sigmoid(..)``, and for the others these have a softmax."""
-    (source, _, target, _), (odds, labels, others, sums) = tensors, notes
-    into = [
-        torch.zeros_like(domain[:, 0]) if o is None else o for domain, o in zip((source, target), outer, strict=True)
-    ]
-    factors = torch.cat(into).unsqueeze(1) * torch.sigmoid(-odds)
+    (signed_odds, labels, others, sums), (of_source, of_target) = notes, outer
+    factors = torch.cat([of_source, of_target]).unsqueeze(1) * torch.sigmoid(-signed_odds)
     gradient = others * (factors / sums)
     gradient.scatter_(1, labels, -factors)
-    return None, gradient[: len(source)], None, gradient[len(source) :]
+    return None, None, gradient[: len(of_source)], gradient[len(of_source) :]
 
 
 _log_probabilities = Shortcut(_formula, _evaluate, _gradients)

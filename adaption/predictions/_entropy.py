@@ -31,15 +31,15 @@ def _evaluate(logits: Tensor) -> tuple[Values, Values]:
     log_p = F.log_softmax(logits, dim=1)
     p = log_p.exp()
     terms = log_p.mul_(p)
-    entropies = 0.0 - terms.sum(1)  # not -0 where predictions are certain
-    return (entropies, p), (entropies, p, terms)
+    entropy = 0.0 - terms.sum(1)  # not -0 where predictions are certain
+    return (entropy, p), (entropy, p, terms)
 
 
-def _gradients(_: Values, notes: Values, outer: Sequence[Tensor | None]) -> Values:
-    """That of an entropy `H` is ``-p (log p + H)``, that of the probabilities the one of a softmax."""
-    (entropies, p, terms), (of_entropies, of_p) = notes, outer
-    factors = (torch.zeros_like(entropies) if of_entropies is None else of_entropies).unsqueeze(1)
-    common = factors * entropies.unsqueeze(1)
+def _gradients(notes: Values, outer: Sequence[Tensor | None]) -> Values:
+    """The derivative of an entropy `H` is ``-p (log p + H)``, that of the probabilities is that of a softmax."""
+    (entropy, p, terms), (of_entropy, of_p) = notes, outer
+    factors = (torch.zeros_like(entropy) if of_entropy is None else of_entropy).unsqueeze(1)
+    common = factors * entropy.unsqueeze(1)
     if of_p is None:
         gradient = terms * -factors
     else:
@@ -49,5 +49,5 @@ def _gradients(_: Values, notes: Values, outer: Sequence[Tensor | None]) -> Valu
     return (gradient.addcmul_(p, common, value=-1),)
 
 
-# The same, with the softmax ``(N, C, ..)``.
-entropies_and_probabilities = Shortcut(_formula, _evaluate, _gradients)
+# The entropies, and the softmax ``(N, C, ..)`` that they are computed from.
+entropies_and_probabilities = Shortcut(_formula, _evaluate, _gradients, sparse=True, pays_from=2**13)

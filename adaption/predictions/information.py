@@ -61,9 +61,9 @@ def _check_weight(diversity_weight: float) -> None:
 @full_precision
 def _statistics(target_logits: Tensor) -> Statistics:
     _checks.logits("target_logits", target_logits)
-    entropies, p = entropies_and_probabilities(target_logits)
+    entropy, p = entropies_and_probabilities(target_logits)
     totals = p.transpose(0, 1).flatten(1).sum(1) if p.ndim > 2 else p.sum(0)
-    return entropies.sum(), totals, entropies.numel()
+    return entropy.sum(), totals, entropy.numel()
 
 
 def _value(weight: float, total_entropy: Any, totals: Any, number: Any) -> Tensor:

@@ -172,11 +172,11 @@ class Halves(Method):
         return self.first(batch) if self.steps_left > 0 else self.second(batch)
 
     def first(self, batch: dict[str, Any]) -> Tensor:
-        """That of a step of the first half."""
+        """The loss of a step in the first half."""
         return self.task(batch)
 
     def second(self, batch: dict[str, Any]) -> Tensor:
-        """That of a step of the second half."""
+        """The loss of a step in the second half."""
         return super().forward(batch)
 
     def after_step(self, _optimizer: torch.optim.Optimizer) -> None:

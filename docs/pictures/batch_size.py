@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from adaption import MaximumMeanDiscrepancyLoss
-from pictures.style import BAD, GOOD, GREY, SOURCE, TARGET, panels
+from pictures.style import GREY, panels
 
 SIZES = [8, 16, 32, 64, 128, 256, 512, 1024]
-SHIFTS = {0.0: SOURCE, 0.5: GOOD, 1.0: TARGET, 2.0: BAD}
+SHIFTS = {0.0: GREY, 0.5: "#b79be8", 1.0: "#9067d6", 2.0: "#d64fa0"}
 
 
 def logged(source: Tensor, target: Tensor, size: int, **settings: object) -> float:

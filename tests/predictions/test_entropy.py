@@ -15,6 +15,8 @@ from torch import Tensor
 from adaption import EntropyMinimizationLoss
 from adaption.functional import entropy_minimization
 
+pytestmark = pytest.mark.usefixtures("either_gradient")
+
 
 def by_loops(logits: Any) -> float:
     """Grandvalet and Bengio 2004: the entropy of the labels given the inputs, over the unlabelled samples."""

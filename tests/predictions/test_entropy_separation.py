@@ -15,6 +15,8 @@ from torch import Tensor
 from adaption import EntropySeparationLoss
 from adaption.functional import entropy_separation
 
+pytestmark = pytest.mark.usefixtures("either_gradient")
+
 
 def by_loops(logits: Any, margin: float) -> float:
     """Saito et al. 2020: each sample's distance from half of log K, where it is larger than the margin."""

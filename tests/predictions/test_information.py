@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from adaption import InformationMaximizationLoss
 from adaption.functional import entropy_minimization, information_maximization
 
+pytestmark = pytest.mark.usefixtures("either_gradient")
+
 
 def by_loops(logits: Any, weight: float) -> float:
     """Liang et al. 2020, equation (2): mean entropy less the entropy of the mean."""

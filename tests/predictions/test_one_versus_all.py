@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from adaption import OneVersusAllLoss, OpenSetEntropyLoss
 from adaption.functional import entropy_minimization, one_versus_all, open_set_entropy
 
+pytestmark = pytest.mark.usefixtures("either_gradient")
+
 
 def pair(unknown: float, known: float) -> tuple[float, float]:
     total = math.exp(unknown) + math.exp(known)

@@ -1,10 +1,10 @@
 """How well `LabelShiftWeights` finds the frequencies of the classes, where nothing but these differs.
 
-A network with two convolutions learns from the 5,000 images of MNIST's training part, moved by up to two pixels. Of
-the test part, one half gives the labelled samples, drawn as they come, and the other the unlabelled target: in its
-2,000 samples, or 500, the shares of the classes 0 to 9 rise evenly, so that the last is three or nine times as
-frequent as the first. The error is the difference from the true ratio of the labels that were drawn, in percent of
-it: the mean over the ten classes, and the largest of them. *Calibrated* means that the logits are divided by the
+A network with two convolutions learns from the 5,000 images of MNIST's training part, moved by up to two pixels. Of the
+test part, one half gives the labelled samples, drawn as they come, and the other the unlabelled target, each with 2,000
+samples, or 500. In the target the shares of the classes 0 to 9 rise evenly, so that the last is three or nine times as
+frequent as the first. The error is the difference from the true ratio of the labels that were drawn, in percent of it:
+the mean over the ten classes, and the largest of them. *Calibrated* means that the logits are divided by the
 temperature at which they name the labelled samples with the least cross entropy.
 """
 
@@ -132,8 +132,9 @@ def section(accuracies: list[float], errors: list[Errors]) -> str:
             (__doc__ or "").strip(),
             "\n".join(rows),
             (
-                f"The network is right on {min(accuracies):.1f} to {max(accuracies):.1f} % of the target. Means over "
-                f"the seeds 0 to {len(errors) - 1}, in brackets the largest of all seeds and classes; {versions}."
+                f"The network is right on {min(accuracies):.1f} to {max(accuracies):.1f} % of the target that is one to "
+                f"nine. Means over the seeds 0 to {len(errors) - 1}, in brackets the largest of all seeds and classes; "
+                f"{versions}."
             ),
         ]
     )

@@ -46,8 +46,9 @@ class Shift(NamedTuple):
                 f"{100 * self.p_value:.0f} of 100 such differences are at least as large."
             )
         return (
-            f"The domains differ (MMD {self.mmd:.4f}, p = {self.p_value:.3f}); a linear classifier tells them apart "
-            f"with a proxy A-distance of {self.a_distance:.2f} ± {self.error:.2f}, between 0 and 2."
+            f"The domains differ, on the scale of the source (MMD {self.mmd:.4f}, p = {self.p_value:.3f}); a linear "
+            f"classifier tells them apart with a proxy A-distance of {self.a_distance:.2f} ± {self.error:.2f}, between 0 "
+            "and 2."
         )
 
     def differences(self) -> list[str]:

@@ -169,7 +169,8 @@ def plan(suite: dict[str, Make], factors: list[float], seeds: int) -> list[Run]:
 
 
 def affordable(trainer: Trainer, runs: int, seconds: float) -> int:
-    """The number of steps for each run, limited so that all runs end in time."""
+    """The number of steps for each run, limited so that all runs end in time, this trial included."""
+    began = time.perf_counter()
 
     def taken(steps: int) -> float:
         trial = Trainer(trainer.data, trainer.fresh, trainer.suite, steps)
@@ -179,9 +180,11 @@ def affordable(trainer: Trainer, runs: int, seconds: float) -> int:
         return time.perf_counter() - started
 
     taken(CHECKPOINTS)  # what is loaded at first use
+    # the shortest of three: whatever else the machine does only adds to the time
     looks, both = (min(taken(times * CHECKPOINTS) for _ in range(3)) for times in (1, 10))
     step = max(both - looks, 1e-6) / (9 * CHECKPOINTS)
-    return max(FEWEST_STEPS, min(MOST_STEPS, int((seconds / runs - looks) / step)))
+    left = seconds - (time.perf_counter() - began)
+    return max(FEWEST_STEPS, min(MOST_STEPS, int((left / runs - looks) / step)))
 
 
 def train_all(trainer: Trainer, runs: list[Run], seconds: float, console: Console) -> tuple[list[Candidate], bool]:

@@ -132,8 +132,8 @@ def section(accuracies: list[float], errors: list[Errors]) -> str:
             (__doc__ or "").strip(),
             "\n".join(rows),
             (
-                f"The network is right on {min(accuracies):.1f} to {max(accuracies):.1f} % of the target that is one to "
-                f"nine. Means over the seeds 0 to {len(errors) - 1}, in brackets the largest of all seeds and classes; "
+                f"The network is right on {min(accuracies):.1f} to {max(accuracies):.1f} % of the target that is one "
+                f"to nine. Means over the seeds 0 to {len(errors) - 1}, in brackets the largest of all seeds and classes; "
                 f"{versions}."
             ),
         ]

@@ -47,8 +47,8 @@ class Shift(NamedTuple):
             )
         return (
             f"The domains differ, on the scale of the source (MMD {self.mmd:.4f}, p = {self.p_value:.3f}); a linear "
-            f"classifier tells them apart with a proxy A-distance of {self.a_distance:.2f} ± {self.error:.2f}, between 0 "
-            "and 2."
+            f"classifier tells them apart with a proxy A-distance of {self.a_distance:.2f} ± {self.error:.2f}, between "
+            "0 and 2."
         )
 
     def differences(self) -> list[str]:

@@ -133,8 +133,8 @@ def section(accuracies: list[float], errors: list[Errors]) -> str:
             "\n".join(rows),
             (
                 f"The network is right on {min(accuracies):.1f} to {max(accuracies):.1f} % of the target that is one "
-                f"to nine. Means over the seeds 0 to {len(errors) - 1}, in brackets the largest of all seeds and classes; "
-                f"{versions}."
+                f"to nine. Means over the seeds 0 to {len(errors) - 1}, in brackets the largest of all seeds and "
+                f"classes; {versions}."
             ),
         ]
     )

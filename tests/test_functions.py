@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, Case, cast, looked_at, tensors, where_looked_at, with_gradient
+from cases import CASES, Case, cast, looked_at, where_looked_at, with_gradient
 from formulas import random_features, virtual_adversarial, wasserstein
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
-from torch.utils._pytree import tree_map
 
 from adaption import MaximumMeanDiscrepancyLoss
 from adaption._metric import AdditiveMetric
@@ -61,27 +60,6 @@ def test_function_compiles_whole_without_gradients(case: Case) -> None:
     metric, batch = case.build().requires_grad_(requires_grad=False), case.batch(4, 4)
     compiled = torch.compile(lambda *batch: case.function(metric, *batch), fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*batch), case.function(metric, *batch))
-
-
-# those whose value and gradient are computed at once, by the first word of the case's name
-CLOSED = {"MMD", "JMMD", "LMMD", "CDD", "BSP", "CORAL", "CMD", "HoMM", "RSD", "Fréchet", "DARE-GRAM", "Sinkhorn"}
-CLOSED |= {"JDOT", "nuclear", "DALN", "mutual"}
-
-
-@every_function
-@pytest.mark.filterwarnings("ignore:There is a performance drop", "ignore:.*searchsorted")
-def test_mapped_function_gives_the_value_of_each_batch(case: Case) -> None:
-    """Or says that its closed form cannot be mapped; no check of values stands in the way."""
-    metric, batches = case.build(), [case.batch(4, 4) for _ in range(3)]
-    stacked = tree_map(lambda *each: torch.stack(each) if isinstance(each[0], Tensor) else each[0], *batches)
-    dims = tuple(0 if tensors(argument) else None for argument in batches[0])
-    mapped = torch.vmap(lambda *batch: case.function(metric, *batch), dims, randomness="different")
-    if case.name.split()[0] in CLOSED and case.name != "MMD linear":
-        with pytest.raises(RuntimeError, match=r"batches by `torch\.vmap` are not available"):
-            mapped(*stacked)
-    else:
-        values = [case.function(metric, *batch) for batch in batches]
-        torch.testing.assert_close(mapped(*stacked), torch.stack(values))
 
 
 @every_loss

@@ -22,7 +22,7 @@ ENGINE = ("features/test_engine.py", "features/test_mmd.py", "features/test_jmmd
 SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_checks.py": (("property/test_hostile.py", "hypothesis_family", "predictions", "layers", "adversarial"), ""),
     "_closed_form.py": (
-        (*ENGINE, "features/test_bsp.py", "predictions/test_entropy.py", "hypothesis_family/test_mdd.py"),
+        (*ENGINE, "features/test_bsp.py", "machinery/test_shortcuts.py", "predictions/test_entropy.py"),
         "BSP or entropy or MDD",
     ),
     "_directions.py": (("features/test_sliced_wasserstein.py", "ensemble/test_vat.py"), ""),
@@ -31,14 +31,14 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_distributed.py": (("distributed", "machinery/test_joining.py"), ""),
     "_draws.py": (("features/test_sliced_wasserstein.py", "adversarial/test_wasserstein.py"), "liced or WDGRL"),
     "_global_batch.py": (("distributed/test_gather.py", "distributed/test_gradients.py"), ""),
-    "_host.py": (("machinery/test_waiting.py",), ""),
+    "_host.py": (("machinery/test_mapped.py", "machinery/test_waiting.py", "predictions/test_entropy.py"), ""),
     "_kernels.py": ((*ENGINE, "distance/test_mmd_test.py", "conditional/test_cdd.py"), ""),
     "_median.py": (ENGINE, ""),
     "_metric.py": (
         ("test_nan_strategy.py", "engines/test_loading.py", "engines/test_torchmetrics.py", "machinery"),
         "L2 or (DANN and none) or (MMD and pooled) or entropy or two-sample",
     ),
-    "_modes.py": (("machinery/test_own_memory.py",), ""),
+    "_modes.py": (("machinery/test_mapped.py", "machinery/test_own_memory.py"), ""),
     "_names.py": (("test_surface.py",), ""),
     "_nuclear_norm.py": (
         ("predictions/test_nuclear_norm.py", "adversarial/test_nuclear_wasserstein.py"),
@@ -132,6 +132,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "layers/maps.py": (("layers/test_maps.py",), "Map"),
     "predictions/_entropy.py": (
         (
+            "machinery/test_shortcuts.py",
             "predictions/test_entropy.py",
             "predictions/test_information.py",
             "predictions/test_entropy_separation.py",

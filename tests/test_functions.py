@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import CASES, Case, cast, looked_at, where_looked_at, with_gradient
-from formulas import random_features, virtual_adversarial, wasserstein
+from cases import CASES, FUNCTIONS, Case, cast, looked_at, where_looked_at, with_gradient
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
@@ -16,8 +15,6 @@ from adaption import MaximumMeanDiscrepancyLoss
 from adaption._metric import AdditiveMetric
 
 every_loss = pytest.mark.parametrize("case", CASES, ids=str)
-# the others are formulas of the tests
-FUNCTIONS = [case for case in CASES if case.function not in (random_features, virtual_adversarial, wasserstein)]
 every_function = pytest.mark.parametrize("case", FUNCTIONS, ids=str)
 
 

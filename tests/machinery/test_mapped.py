@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import CASES, Case, tensors
-from formulas import random_features, virtual_adversarial, wasserstein
+from cases import FUNCTIONS, Case, tensors
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from adaption.functional import entropy_minimization
 
-FUNCTIONS = [case for case in CASES if case.function not in (random_features, virtual_adversarial, wasserstein)]
 # those whose value and gradient are computed at once, by the first word of the case's name
 CLOSED = {"MMD", "JMMD", "LMMD", "CDD", "BSP", "CORAL", "CMD", "HoMM", "RSD", "Fréchet", "DARE-GRAM", "Sinkhorn"}
 CLOSED |= {"JDOT", "nuclear", "DALN", "mutual"}

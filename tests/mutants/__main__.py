@@ -92,7 +92,7 @@ def work(tree: Path, tasks: Sequence[list[str] | Mutant], todo: Any, done: Any) 
     while (index := todo.get()) is not None:
         task, started = tasks[index], time.monotonic()
         if isinstance(task, list):
-            failed = tests_fail(task, tree / "log")
+            failed = tests_fail(["--doctest-modules", *task], tree / "log")
             if failed:
                 print((tree / "log").read_text(), flush=True)
         else:
@@ -124,7 +124,7 @@ def main() -> int:
         tried = run(trees, mutants)
         survivors = [mutant for mutant, outcome in zip(mutants, tried, strict=True) if not outcome.failed]
         noticing = sorted({name for outcome in tried for name in outcome.names})
-        sound = run(trees, [["--doctest-modules", *noticing[i : i + 10]] for i in range(0, len(noticing), 10)])
+        sound = run(trees, [noticing[first : first + 10] for first in range(0, len(noticing), 10)])
     if any(outcome.failed for outcome in sound):
         print("The tests that notice a mutant must pass without it, but see above.")
         return 2
@@ -145,7 +145,7 @@ def run(trees: list[Path], tasks: Sequence[list[str] | Mutant]) -> list[Outcome]
         index, outcome, seconds = done.get()
         found[index] = outcome
         task = tasks[index]
-        what = f"{len(task) - 1} tests without a mutant" if isinstance(task, list) else str(task)
+        what = f"{len(task)} tests without a mutant" if isinstance(task, list) else str(task)
         print(f"{number}: {'failed' if outcome.failed else 'passed'} in {seconds:.0f} s, {what}", flush=True)
     for worker in workers:
         worker.join()

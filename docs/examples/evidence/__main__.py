@@ -12,7 +12,6 @@ import os
 import platform
 import time
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from evidence import class_weights, data, selection
-from evidence.kept import code, once
+from evidence.kept import code, once, versions
 from evidence.report import picture, section, write
 from evidence.summary import summary
 from evidence.task import SOURCE_ONLY, Budget, load, run
@@ -88,12 +87,11 @@ def measure(arguments: argparse.Namespace, rows: tuple[str, ...], console: Conso
         shift: {row: [rounded(runs[arguments.task, row, shift, seed]) for seed in seeds] for row in rows}
         for shift in shifts
     }
-    packages = ("adaption", "torch", "torchmetrics")
     return {
         "seeds": list(seeds),
         "minutes": (time.perf_counter() - started) / 60,
         "cores": os.cpu_count(),
-        "versions": {"Python": platform.python_version(), **{package: version(package) for package in packages}},
+        "versions": {"Python": platform.python_version(), **versions()},
         "results": results,
     }
 

@@ -12,21 +12,23 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
 from digits import run_all
+from methods import CLASSES
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adaption.functional import label_shift_weights
 from evidence.data import arrays
+from evidence.kept import listed, versions
+from evidence.label_shift import shares
 from evidence.selection import Study, temperature
 
 TASK = Study(("mnist",), seeds=5)
-CLASSES, BATCH, EPOCHS = 10, 125, 10
+BATCH, EPOCHS = 125, 10
 RATIOS = {"as frequent": 1, "one to three": 3, "one to nine": 9}
 SIZES = (500, 2000)
 ESTIMATES = ("BBSE", "EM", "EM, calibrated")
@@ -107,11 +109,6 @@ def draw(pool: Tensor, labels: Tensor, size: int, ratio: int) -> Tensor:
     return torch.cat([pool[labels[pool] == k][:count] for k, count in enumerate(counts)])
 
 
-def shares(labels: Tensor) -> Tensor:
-    """How frequent each class is."""
-    return labels.bincount(minlength=CLASSES) / len(labels)
-
-
 def section(accuracies: list[float], errors: list[Errors]) -> str:
     """The section of the page, in Markdown."""
     rows = [
@@ -125,7 +122,6 @@ def section(accuracies: list[float], errors: list[Errors]) -> str:
                 runs = torch.tensor([one[shift][size][name] for one in errors])  # (seeds, classes)
                 cells.append(f"{runs.mean():.1f}, {runs.amax(1).mean():.1f} (at most {runs.max():.1f})")
             rows.append(f"| {name}, {size:,} samples | " + " | ".join(cells) + " |")
-    versions = ", ".join(f"{package} {version(package)}" for package in ("adaption", "torch", "torchmetrics"))
     return "\n\n".join(
         [
             "## The weights of the classes",
@@ -134,7 +130,7 @@ def section(accuracies: list[float], errors: list[Errors]) -> str:
             (
                 f"The network is right on {min(accuracies):.1f} to {max(accuracies):.1f} % of the target that is one "
                 f"to nine. Means over the seeds 0 to {len(errors) - 1}, in brackets the largest of all seeds and "
-                f"classes; {versions}."
+                f"classes; {listed(versions())}."
             ),
         ]
     )

@@ -1,4 +1,4 @@
-"""Runs that are kept in files, so that a command that was stopped goes on where it was."""
+"""Runs that are kept in files, so that a command that was stopped goes on where it was, and what made them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ def once(*arguments: Any, kept: Path, code: str, **settings: Any) -> Any:
     half_done.write_text(json.dumps({"code": code, "figures": figures}))
     half_done.replace(file)
     return figures
+
+
+def versions() -> dict[str, str]:
+    """What the runs of this environment are made with."""
+    return {package: version(package) for package in ("adaption", "torch", "torchmetrics")}
+
+
+def listed(versions: dict[str, str]) -> str:
+    """The same in words."""
+    return ", ".join(f"{name} {number}" for name, number in versions.items())
 
 
 def code() -> str:

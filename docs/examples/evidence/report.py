@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pictures.style import GREY, STYLE
 from scipy import stats
 
+from evidence.kept import listed
 from evidence.task import CONTROL, OFF, SOURCE_ONLY, Task
 
 GLUE = "\N{NO-BREAK SPACE}"  # between what one cell of a table must not part
@@ -175,11 +176,10 @@ def section(task: Task, record: dict[str, Any], image: Path) -> str:
         parts += [f"{task.score} on each shift:", "\n".join(each_shift(task, record["results"]))]
     options = f":alt: {task.title}: differences, scores and distances\n:target: {image.as_posix()}"
     parts.append(f"```{{image}} {image.as_posix()}\n{options}\n```")
-    versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     seeds, epochs = record["seeds"], len(next(iter(shown[0][1].values()))[0]["distance"])
     parts.append(
         f"Seeds {seeds[0]} to {seeds[-1]}, {epochs} epochs, {record['minutes']:.0f} minutes on {record['cores']} "
-        f"cores; {versions}."
+        f"cores; {listed(record['versions'])}."
     )
     return "\n\n".join(parts)
 

@@ -15,7 +15,6 @@ import itertools
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +29,7 @@ from torch.nn import functional as F
 
 from adaption import EnsembleAgreement
 from adaption.functional import density_ratio
+from evidence.kept import listed, versions
 from evidence.pool import POOLS, Run, keep, runs
 from evidence.report import GLUE, head, line
 from evidence.task import SOURCE_ONLY
@@ -213,8 +213,7 @@ def section(pools: dict[str, list[Unit]], taken: float, seeds: int) -> str:
             "\n".join(table(units)),
             "\n".join(fixed(units)),
         ]
-    versions = ", ".join(f"{package} {version(package)}" for package in ("adaption", "torch", "torchmetrics"))
-    parts.append(f"Seeds 0 to {seeds - 1}, {taken / 60:.0f} minutes of computing on one core; {versions}.")
+    parts.append(f"Seeds 0 to {seeds - 1}, {taken / 60:.0f} minutes of computing on one core; {listed(versions())}.")
     return "\n\n".join(parts)
 
 

@@ -106,13 +106,14 @@ def sentences(finding: Finding) -> list[str]:
     where = f"{run.row}, weight x {run.factor:g}, seed {run.seed}, after {choice.candidate.step} steps"
     said = [finding.shift.sentence(), f"Kept, without a label of the target: {where}.", *choice.doubts]
     kept = figure(finding, [choice.candidate.accuracy])
-    known = {f"{line.row}, weight x {line.factor:g}": line.figure for line in lines(finding) if line.figure is not None}
-    plain = known.get(f"{SOURCE_ONLY}, weight x 1")
+    known = [(line.figure, line) for line in lines(finding) if line.figure is not None]
+    plain = next((value for value, line in known if line.row == SOURCE_ONLY), None)
     if kept is not None and plain is not None:
-        best = (max if finding.trainer.data.classes else min)(known, key=known.__getitem__)
+        best, line = (max if finding.trainer.data.classes else min)(known, key=lambda pair: pair[0])
         said.append(
             f"The target's file has labels, which had no part in the choice. By these, {finding.figure}: kept model "
-            f"{kept:.1f}, source only {plain:.1f}, best row of the table {known[best]:.1f} ({best})."
+            f"{kept:.1f}, source only {plain:.1f}, best row of the table {best:.1f} "
+            f"({line.row}, weight x {line.factor:g})."
         )
     return said
 

@@ -133,9 +133,9 @@ def scaled(method: Method, factor: float) -> Method:
 
 
 def keep(run: Run, data: Path | None, folder: Path, steps: int | None = None) -> float:
-    """Train, and write what the network says at each checkpoint; return the seconds that it took."""
+    """Train, and write what the network says at each checkpoint; return the seconds of computing that it took."""
     torch.set_num_threads(1)  # so that the figures stay the same, whatever else runs
-    pool, started = POOLS[run.pool], time.perf_counter()
+    pool, started = POOLS[run.pool], time.process_time()
     steps = steps or pool.steps
     domains = pool.domains(run.shift, run.seed, data)
     order = torch.randperm(len(domains.source), generator=torch.Generator().manual_seed(run.seed))
@@ -163,7 +163,7 @@ def keep(run: Run, data: Path | None, folder: Path, steps: int | None = None) ->
     path = run.file(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     half_done = path.with_suffix(".part.npz")  # a file under its own name is whole
-    seconds = time.perf_counter() - started
+    seconds = time.process_time() - started
     numbers = len(domains.source), len(domains.target)
     np.savez_compressed(
         half_done, **found, held_labels=labelled[1].numpy(), numbers=np.array(numbers), steps=steps, seconds=seconds

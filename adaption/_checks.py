@@ -23,7 +23,8 @@ def shape(tensor: Tensor) -> str:
 
 
 # Those that torch computes in everywhere. Narrower ones, of 8 bits and fewer, are for storage.
-_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_SMALL = 2**14
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
@@ -43,7 +44,7 @@ def _plain(name: str, value: object) -> None:
 
 def not_meta(name: str, value: Tensor) -> None:
     """A tensor with data."""
-    if value.device.type == "meta":
+    if value.is_meta:
         msg = (
             f"`{name}` must hold numbers, but is on the meta device, where tensors have only a shape. "
             "Compute it on another device."
@@ -144,9 +145,10 @@ def same_shape(name: str, value: Tensor, other_name: str, other: Tensor) -> None
 
 def probabilities(name: str, value: object) -> None:
     """Shape ``(N, C, ..)`` with at least two classes, nothing negative, and sum 1 over the classes."""
-    value = _of_classes(
-        name, value, "probabilities", "Give a sigmoid's p its second class: `torch.cat([1 - p, p], 1)`."
-    )
+    batch(name, value)
+    value = cast("Tensor", value)
+    repair = "Give a sigmoid's p its second class: `torch.cat([1 - p, p], 1)`."
+    _at_least_two(name, value, "probabilities", repair)
     if not readable(value):
         return
     value = value.detach()
@@ -163,10 +165,25 @@ def probabilities(name: str, value: object) -> None:
 
 def logits(name: str, value: object) -> None:
     """Shape ``(N, C, ..)`` with at least two classes, and not recognisable as probabilities."""
+    batch(name, value)
+    not_probabilities(name, cast("Tensor", value))
+
+
+def flat_logits(name: str, value: object, columns: str = "classes") -> None:
+    """The same, of shape ``(N, C)``."""
+    matrix(name, value, columns)
+    not_probabilities(name, cast("Tensor", value))
+
+
+def not_probabilities(name: str, value: Tensor) -> None:
+    """Logits of at least two classes, by their values."""
     repair = "Give a single logit z its second class: `torch.cat([torch.zeros_like(z), z], 1)`."
-    value = _of_classes(name, value, "logits", repair)
-    # in the first sample already, as in nearly all logits, something is negative
-    if not readable(value) or not value.detach()[0].amin().item() >= 0:
+    _at_least_two(name, value, "logits", repair)
+    if not readable(value):
+        return
+    # something is negative in nearly all logits, in the first sample already; a small batch is read sooner than split
+    some = value.detach() if value.numel() <= _SMALL else value.detach()[0]
+    if not some.min().item() >= 0:
         return
     sums = value.sum(1)
     # the logits of a single sample may have sum 1 by chance
@@ -178,13 +195,10 @@ def logits(name: str, value: object) -> None:
         raise ValueError(msg)
 
 
-def _of_classes(name: str, value: object, what: str, repair: str) -> Tensor:
-    batch(name, value)
-    value = cast("Tensor", value)
+def _at_least_two(name: str, value: Tensor, what: str, repair: str) -> None:
     if value.shape[1] < 2:
         msg = f"`{name}` must hold the {what} of at least 2 classes, but got shape {shape(value)}. {repair}"
         raise ValueError(msg)
-    return value
 
 
 def classes_of_before(name: str, value: Tensor, before: int) -> None:

@@ -14,8 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import Function, forward_ad
 
 from adaption._modes import inside_transforms
 
@@ -122,59 +121,55 @@ class Shortcut:
     most operations of torch, the tensors must not be changed in place between the forward and the backward pass.
 
     Args:
-        formula: from tensors to values.
-        evaluate: from the same tensors to the same values, and notes for `gradients`.
+        formula: from tensors and settings to values.
+        evaluate: from the same tensors and settings to the same values, and notes for `gradients`.
         gradients: from the notes and the gradients of the values to those of the tensors, None for those that have
             none.
-        sparse: whether the gradient of a value that is not used is None, and not zeros.
-        pays_from: the number of entries of the last tensor below which the formula takes less time.
     """
 
     def __init__(
         self,
         formula: Callable[..., Values],
         evaluate: Callable[..., tuple[Values, Values]],
-        gradients: Callable[..., tuple[Tensor | None, ...]],
-        *,
-        sparse: bool = False,
-        pays_from: int = 0,
+        gradients: Callable[[Values, Values], tuple[Tensor | None, ...]],
     ) -> None:
         self.formula, self.evaluate, self.gradients = formula, evaluate, gradients
-        self.sparse, self.pays_from = sparse, pays_from
 
-    def __call__(self, *tensors: Tensor) -> Values:
-        if torch.compiler.is_compiling() or tensors[-1].numel() < self.pays_from or _more_than_a_gradient(tensors):
-            return self.formula(*tensors)
-        values: Values = _Shortcut.apply(self, *tensors)
+    def __call__(self, *tensors: Tensor, **settings: float) -> Values:
+        if torch.compiler.is_compiling() or _more_than_a_gradient(tensors):
+            return self.formula(*tensors, **settings)
+        values: Values = _Shortcut.apply(self, settings, *tensors)
         return values
 
 
 def _more_than_a_gradient(tensors: Values) -> bool:
     """Whether a transform of `torch.func` or forward mode asks for it."""
-    return inside_transforms() or any(unpack_dual(tensor).tangent is not None for tensor in tensors)
+    if inside_transforms():
+        return True
+    return forward_ad._current_level >= 0 and any(  # noqa: SLF001 - to ask no tensor outside forward mode
+        forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
+    )
 
 
 class _Shortcut(Function):
     @staticmethod
-    def forward(ctx: Any, how: Shortcut, *tensors: Tensor) -> Values:
-        values, notes = how.evaluate(*tensors)
-        ctx.how = how
-        ctx.set_materialize_grads(not how.sparse)
+    def forward(ctx: Any, how: Shortcut, settings: dict[str, float], *tensors: Tensor) -> Values:
+        values, notes = how.evaluate(*tensors, **settings)
+        ctx.how, ctx.settings = how, settings
         ctx.save_for_backward(*tensors, *notes)
         return values
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
-        saved, needs = ctx.saved_tensors, ctx.needs_input_grad[1:]  # once: checkpointing forbids to ask twice
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        saved, needs = ctx.saved_tensors, ctx.needs_input_grad[2:]  # once: checkpointing forbids to ask twice
         if not torch.is_grad_enabled():
-            return None, *ctx.how.gradients(saved[len(needs) :], outer)
+            return None, None, *ctx.how.gradients(saved[len(needs) :], outer)
         # views, because hooks of the tensors themselves run when this gradient reaches them
         tensors = [tensor.view_as(tensor) for tensor in saved[: len(needs)]]
-        values = ctx.how.formula(*tensors)
-        weights = [torch.zeros_like(v) if o is None else o for v, o in zip(values, outer, strict=True)]
+        values = ctx.how.formula(*tensors, **ctx.settings)
         needed = [tensor for tensor, need in zip(tensors, needs, strict=True) if need]
-        gradients = list(torch.autograd.grad(values, needed, weights, create_graph=True))
-        return None, *(gradients.pop(0) if need else None for need in needs)
+        gradients = list(torch.autograd.grad(values, needed, outer, create_graph=True))
+        return None, None, *(gradients.pop(0) if need else None for need in needs)
 
 
 class _Once(Function):

@@ -13,9 +13,9 @@ _NEVER_ASKS = False
 
 def readable(tensor: Tensor) -> bool:
     """Whether a check may read values: on the CPU, not while `torch.compile` traces, and not under `torch.vmap`."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling() and not mapped()
+    return tensor.is_cpu and not torch.compiler.is_compiling() and not mapped()
 
 
 def asks(tensor: Tensor) -> bool:
     """Whether the host reads values to choose a method; otherwise the device uses one that is always right."""
-    return tensor.device.type == "cpu" and not _NEVER_ASKS
+    return tensor.is_cpu and not _NEVER_ASKS

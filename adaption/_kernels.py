@@ -185,10 +185,7 @@ def _evaluate(tensors: list[Tensor], needed: list[bool], options: list[float]) -
     factors = [_factor(*settings) for settings in zip(layers, rules, numbers, strict=True)]
     if any(map(_unknown, factors)):
         return _nothing(weights.new_tensor(math.nan), tensors, needed)
-    if len(factors) > 1 and set(numbers) == {1}:
-        mixed, gradients = _joint(factors, weights, differentiate=any(needed[1:]))
-    else:
-        mixed, gradients = _sweep(factors, weights, numbers, differentiate=any(needed[1:]))
+    mixed, gradients = _sweep(factors, weights, numbers, differentiate=any(needed[1:]))
     value = (weights * mixed).sum(dtype=torch.float64).clamp_(min=0)  # rounding could be below
     results = [value.to(weights.dtype)]
     if needed[0]:
@@ -253,16 +250,6 @@ def _evaluate_classes(tensors: list[Tensor], needed: list[bool], options: list[f
 _class_form = ClosedForm("gaussian_class_form", _evaluate_classes)
 
 
-def _joint(factors: list[Factor], weights: Tensor, *, differentiate: bool) -> tuple[Tensor, list[Tensor]]:
-    """One Gaussian per layer: the product is one Gaussian of the concatenated layers, scaled by their bandwidths."""
-    roots = [factor.bandwidth**0.5 for factor in factors]
-    joint = _factor(torch.cat([f.rows / root for f, root in zip(factors, roots, strict=True)], dim=1), 1.0)
-    mixed, gradients = _sweep([joint], weights, [1], differentiate=differentiate)
-    widths = [factor.rows.shape[1] for factor in factors]
-    parts = _whole(joint, gradients[0]).split(widths, dim=1) if differentiate else []
-    return mixed, [part / root for part, root in zip(parts, roots, strict=False)]
-
-
 def _sweep(
     factors: list[Factor], weights: Tensor, num_kernels: list[int], *, differentiate: bool
 ) -> tuple[Tensor, list[Tensor]]:
@@ -274,19 +261,55 @@ def _sweep(
     scales = [4 * share * rate for rate in rates]
     mixed = _Product(w, share)
     pulls = [_Pull(factor.rows, scale) for factor, scale in zip(factors, scales, strict=True) if differentiate]
+    product = _one_gaussian if set(num_kernels) == {1} else _several_gaussians
     for rows, columns in factors[0].tiles:
-        tiles = [
-            _gaussians(factor, (rows, columns), rate, number, differentiate=differentiate)
-            for factor, rate, number in zip(factors, rates, num_kernels, strict=True)
-        ]
-        kernels = [kernel.to(dtype) for kernel, _ in tiles]
-        mixed.add(functools.reduce(torch.mul, kernels), rows, columns)
+        kernel, slopes = product(factors, (rows, columns), rates, num_kernels, dtype, differentiate=differentiate)
+        mixed.add(kernel, rows, columns)
         if differentiate:
             pairs = torch.mm(part(w, rows), part(w, columns).T)
-            for index, (pull, (_, slope)) in enumerate(zip(pulls, tiles, strict=True)):
-                others = kernels[:index] + kernels[index + 1 :]
-                pull.add(functools.reduce(torch.mul, others, pairs * slope), rows, columns)
+            for pull, slope in zip(pulls, slopes, strict=True):
+                pull.add(pairs * slope, rows, columns)
     return mixed.total, [pull.result() for pull in pulls]
+
+
+def _several_gaussians(
+    factors: list[Factor],
+    tile: tuple[Span, Span],
+    rates: list[Rate],
+    num_kernels: list[int],
+    dtype: torch.dtype,
+    *,
+    differentiate: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    """The product of the layers' kernels, and its negative derivative with respect to ``rate D`` of each."""
+    each = [
+        _gaussians(factor, tile, rate, number, differentiate=differentiate)
+        for factor, rate, number in zip(factors, rates, num_kernels, strict=True)
+    ]
+    kernels, slopes = [kernel.to(dtype) for kernel, _ in each], [slope for _, slope in each]
+    others = [kernels[:index] + kernels[index + 1 :] for index in range(len(kernels))]
+    slopes = [functools.reduce(torch.mul, *pair) for pair in zip(others, slopes, strict=True)] if differentiate else []
+    return functools.reduce(torch.mul, kernels), slopes
+
+
+def _one_gaussian(
+    factors: list[Factor],
+    tile: tuple[Span, Span],
+    rates: list[Rate],
+    _: list[int],
+    dtype: torch.dtype,
+    *,
+    differentiate: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    """The same where each layer has one kernel: their product has one exponential."""
+    distances = [factor.tile(*tile).to(dtype) for factor in factors]
+    exponents = [torch.mul(each, -rate / _LN2) for each, rate in zip(distances, rates, strict=True)]
+    kernel = functools.reduce(Tensor.add_, exponents).exp2_()
+    slopes = [
+        kernel.masked_fill(each == 0, 0) if differentiate and factor.exact else kernel
+        for factor, each in zip(factors, distances, strict=True)
+    ]
+    return kernel, slopes
 
 
 def _gaussians(

@@ -13,8 +13,7 @@ from adaption._states import sum_dtype
 
 def predictions(name: str, logits: Tensor) -> Tensor:
     """The softmax of a batch of logits, which is checked."""
-    _checks.matrix(name, logits, "classes")
-    _checks.logits(name, logits)
+    _checks.flat_logits(name, logits)
     return logits.softmax(1)
 
 

@@ -22,10 +22,12 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        tensors = tensors_in((*args, *kwargs.values()))
-        if any(tensor.dtype in HALF for tensor in tensors):
+        if _hold_half(args) or _hold_half(kwargs.values()):
             args = cast("Any", _at_least_float32(args))
             kwargs = cast("Any", {name: _at_least_float32(arg) for name, arg in kwargs.items()})
+        if not torch._C._is_any_autocast_enabled():  # noqa: SLF001 - in a tenth of the time of asking for a device
+            return function(*args, **kwargs)
+        tensors = tensors_in((*args, *kwargs.values()))
         device_type = tensors[0].device.type if tensors else "cpu"
         if not autocasts(device_type):
             return function(*args, **kwargs)
@@ -50,6 +52,17 @@ def tensors_in(args: Iterable[Any]) -> list[Tensor]:
         elif isinstance(arg, (list, tuple)):
             found += tensors_in(arg)
     return found
+
+
+def _hold_half(args: Iterable[Any]) -> bool:
+    """Whether a tensor among some arguments, also those in lists and tuples, is of half precision."""
+    for arg in args:
+        if isinstance(arg, Tensor):
+            if arg.dtype in HALF:
+                return True
+        elif isinstance(arg, (list, tuple)) and _hold_half(arg):
+            return True
+    return False
 
 
 def _at_least_float32(arg: Any) -> Any:

@@ -257,8 +257,7 @@ class ConditionalDomainAdversarialLoss(AdditiveMetric):
         return answer("domain_disc", self.domain_disc, joint)
 
     def _check(self, domain: str, logits: Tensor, features: Tensor) -> None:
-        _checks.matrix(f"{domain}_logits", logits, "classes")
-        _checks.logits(f"{domain}_logits", logits)
+        _checks.flat_logits(f"{domain}_logits", logits)
         _checks.matrix(f"{domain}_features", features)
         _checks.same_batch(f"{domain}_logits", logits, f"{domain}_features", features)
         repair = "Pass the logits first, then the features, or set it to the width that comes."

@@ -14,8 +14,7 @@ def check_labels_and_logits(
 ) -> None:
     """Features of both domains, the classes of the source samples, and the logits of the target samples."""
     check_pair(source_features, target_features)
-    _checks.matrix("target_logits", target_logits, "classes")
-    _checks.logits("target_logits", target_logits)
+    _checks.flat_logits("target_logits", target_logits)
     _checks.same_batch("target_features", target_features, "target_logits", target_logits)
     _check_labels("source", source_features, source_labels, target_logits.shape[1])
 

@@ -198,8 +198,8 @@ def classification_margin_disparity_discrepancy(
 
 
 def _of_classifiers(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Tensor) -> tuple[Tensor, Tensor]:
-    _checks.logits("source_output_adv", source_adv)
-    _checks.logits("target_output_adv", target_adv)
+    _checks.not_probabilities("source_output_adv", source_adv)
+    _checks.not_probabilities("target_output_adv", target_adv)
     largest, labels = torch.cat([source.detach(), target.detach()]).max(1, keepdim=True)
     no_label = largest - largest  # 0, but NaN where the main head's logits are not finite: those have no largest
     source_loss, target_loss = _log_probabilities(labels, no_label, source_adv, target_adv)

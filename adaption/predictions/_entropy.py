@@ -1,8 +1,10 @@
-"""The entropy of predictions, with a gradient that is accurate where they are certain."""
+"""The entropy of predictions, with a gradient that is accurate where they are certain.
+
+The derivative of an entropy :math:`H(p)` of :math:`p = softmax(z)` for a logit is :math:`-p_k (log p_k + H)`: what a
+softmax passes back of :math:`-log p`. So the gradient of any function of entropies and probabilities takes one pass.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,38 +18,66 @@ def entropies(logits: Tensor) -> Tensor:
     return entropies_and_probabilities(logits)[0]
 
 
-def _formula(logits: Tensor) -> Values:
-    """The derivative of an entropy for a logit is a difference of terms ``p (log p + 1)``.
+def entropies_and_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, and the softmax ``(N, C, ..)``, for autograd.
 
-    In these, certain predictions lose their digits to the 1. The sum of `p` is constant and changes no derivative:
-    adding it removes the 1, and it is subtracted again without a gradient.
+    In a sum of terms ``p (log p + 1)``, certain predictions lose their digits to the 1. The sum of `p` is constant and
+    changes no derivative: adding it removes the 1, and it is subtracted again without a gradient.
     """
     log_p = F.log_softmax(logits, dim=1)
     p = log_p.exp()
     return (p * (1 - log_p) - p.detach()).sum(1), p
 
 
-def _evaluate(logits: Tensor) -> tuple[Values, Values]:
+def terms(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Without a gradient: ``p log p``, `p` and ``log p`` of each class."""
     log_p = F.log_softmax(logits, dim=1)
     p = log_p.exp()
-    terms = log_p.mul_(p)
-    entropy = 0.0 - terms.sum(1)  # not -0 where predictions are certain
-    return (entropy, p), (entropy, p, terms)
+    return p * log_p, p, log_p
 
 
-def _gradients(notes: Values, outer: Sequence[Tensor | None]) -> Values:
-    """The derivative of an entropy `H` is ``-p (log p + H)``, that of the probabilities is that of a softmax."""
-    (entropy, p, terms), (of_entropy, of_p) = notes, outer
-    factors = (torch.zeros_like(entropy) if of_entropy is None else of_entropy).unsqueeze(1)
-    common = factors * entropy.unsqueeze(1)
-    if of_p is None:
-        gradient = terms * -factors
-    else:
-        gradient = p * of_p
-        common = common + gradient.sum(1, keepdim=True)
-        gradient.addcmul_(terms, factors, value=-1)
-    return (gradient.addcmul_(p, common, value=-1),)
+def through_softmax(p: Tensor, gradient: Tensor) -> Tensor:
+    """The gradient of logits, from that of their softmax over dimension 1."""
+    found: Tensor = torch._softmax_backward_data(gradient, p, 1, p.dtype)  # noqa: SLF001 - one pass instead of three
+    return found
 
 
-# The entropies, and the softmax ``(N, C, ..)`` that they are computed from.
-entropies_and_probabilities = Shortcut(_formula, _evaluate, _gradients, sparse=True, pays_from=2**13)
+def over_classes(p: Tensor) -> Tensor:
+    """The sum ``(C,)`` over samples and positions."""
+    return p.transpose(0, 1).flatten(1).sum(1) if p.ndim > 2 else p.sum(0)
+
+
+def _total(logits: Tensor) -> Values:
+    return (entropies(logits).sum(),)
+
+
+def _evaluate_total(logits: Tensor) -> tuple[Values, Values]:
+    products, p, log_p = terms(logits)
+    return (0.0 - products.sum(),), (p, log_p)  # not -0 where predictions are certain
+
+
+def _total_gradient(notes: Values, outer: Values) -> Values:
+    (p, log_p), (of_total,) = notes, outer
+    return (through_softmax(p, log_p).mul_(-of_total),)
+
+
+def _totals(logits: Tensor) -> Values:
+    each, p = entropies_and_probabilities(logits)
+    return each.sum(), over_classes(p)
+
+
+def _evaluate_totals(logits: Tensor) -> tuple[Values, Values]:
+    (total,), (p, log_p) = _evaluate_total(logits)
+    return (total, over_classes(p)), (p, log_p)
+
+
+def _totals_gradient(notes: Values, outer: Values) -> Values:
+    (p, log_p), (of_total, of_classes) = notes, outer
+    of_classes = of_classes.view(-1, *[1] * (p.ndim - 2))
+    return (through_softmax(p, torch.addcmul(of_classes, log_p, of_total, value=-1)),)
+
+
+# The sum of all entropies.
+total_entropy = Shortcut(_total, _evaluate_total, _total_gradient)
+# The same, and the sum of the probabilities of each class ``(C,)``.
+entropy_and_classes = Shortcut(_totals, _evaluate_totals, _totals_gradient)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from adaption import _checks, _reduction
+from adaption._closed_form import Shortcut, Values
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
-from adaption.predictions._entropy import entropies
+from adaption.predictions._entropy import entropies, terms, through_softmax
 
 
 def entropy_separation(target_logits: Tensor, *, margin: float = 0.5) -> Tensor:
@@ -54,9 +55,13 @@ def entropy_separation(target_logits: Tensor, *, margin: float = 0.5) -> Tensor:
     return _reduction.value("mean", *_statistics(target_logits, margin))
 
 
+def _half(num_classes: int) -> float:
+    return math.log(num_classes) / 2
+
+
 def _check_margin(margin: float, num_classes: int) -> None:
     _checks.number("margin", margin, at_least=0)
-    half = math.log(num_classes) / 2
+    half = _half(num_classes)
     if margin >= half:
         msg = (
             f"`margin` must be below log({num_classes}) / 2 = {half:.4g}, half of the largest entropy of {num_classes} "
@@ -67,13 +72,31 @@ def _check_margin(margin: float, num_classes: int) -> None:
 
 @full_precision
 def _statistics(target_logits: Tensor, margin: float) -> Statistics:
-    _checks.matrix("target_logits", target_logits, "classes")
-    _checks.logits("target_logits", target_logits)
-    num_classes = target_logits.shape[1]
-    _check_margin(margin, num_classes)
-    distances = (entropies(target_logits) - math.log(num_classes) / 2).abs()
+    _checks.flat_logits("target_logits", target_logits)
+    _check_margin(margin, target_logits.shape[1])
+    return _total(target_logits, margin=margin)[0], len(target_logits)
+
+
+def _formula(logits: Tensor, margin: float) -> Values:
+    distances = (entropies(logits) - _half(logits.shape[1])).abs()
     # asked this way round, a NaN is not within the margin
-    return _reduction.statistics("mean", torch.where(distances <= margin, 0.0, -distances))
+    return (torch.where(distances <= margin, 0.0, -distances).sum(),)
+
+
+def _evaluate(logits: Tensor, margin: float) -> tuple[Values, Values]:
+    products, p, log_p = terms(logits)
+    offsets = -_half(logits.shape[1]) - products.sum(1, keepdim=True)
+    signs = offsets.sign().masked_fill_(offsets.abs() <= margin, 0.0)
+    return (0.0 - (signs * offsets).sum(),), (p, log_p, signs)
+
+
+def _gradient(notes: Values, outer: Values) -> Values:
+    """That of an entropy, with a sign of its own for each sample."""
+    (p, log_p, signs), (of_total,) = notes, outer
+    return (through_softmax(p, log_p * signs).mul_(of_total),)
+
+
+_total = Shortcut(_formula, _evaluate, _gradient)
 
 
 class EntropySeparationLoss(AdditiveMetric):

@@ -12,7 +12,7 @@ from adaption import _checks
 from adaption._global_batch import GlobalBatchMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision, log_probability
-from adaption.predictions._entropy import entropies_and_probabilities
+from adaption.predictions._entropy import entropy_and_classes
 
 
 def information_maximization(target_logits: Tensor, diversity_weight: float = 1.0) -> Tensor:
@@ -61,9 +61,7 @@ def _check_weight(diversity_weight: float) -> None:
 @full_precision
 def _statistics(target_logits: Tensor) -> Statistics:
     _checks.logits("target_logits", target_logits)
-    entropy, p = entropies_and_probabilities(target_logits)
-    totals = p.transpose(0, 1).flatten(1).sum(1) if p.ndim > 2 else p.sum(0)
-    return entropy.sum(), totals, entropy.numel()
+    return *entropy_and_classes(target_logits), target_logits.numel() // target_logits.shape[1]
 
 
 def _value(weight: float, total_entropy: Any, totals: Any, number: Any) -> Tensor:

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from adaption import _checks
+from adaption._closed_form import Shortcut, Values
 from adaption._global_batch import GlobalBatchMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision
+from adaption.predictions._entropy import through_softmax
 
 # A sum below this over a batch is the rounding of an absent class, which would be 0 / 0. It is the same in every dtype,
 # so that the values of a batch and of an epoch agree.
@@ -64,15 +66,36 @@ def minimum_class_confusion(target_logits: Tensor, temperature: float = 2.5) -> 
 
 @full_precision
 def _statistics(target_logits: Tensor, temperature: float) -> Statistics:
-    _checks.matrix("target_logits", target_logits, "classes")
-    _checks.logits("target_logits", target_logits)
+    _checks.flat_logits("target_logits", target_logits)
+    return _class_sums(target_logits, temperature=temperature)
+
+
+def _formula(logits: Tensor, temperature: float) -> Values:
+    """The sums over samples of ``w p^2`` and of ``w p``, each of shape ``(C,)``."""
     # divided first, large logits would lose the digits in which they differ, or become infinite
-    shifted = target_logits - target_logits.detach().amax(1, keepdim=True)
+    shifted = logits - logits.detach().amax(1, keepdim=True)
     p = (shifted / temperature).softmax(1)
     certain = p.detach()
     weights = 1 + torch.xlogy(certain, certain).sum(1, keepdim=True).exp()  # (m, 1)
     weighted = weights * p
     return (weighted * p).sum(0), weighted.sum(0)
+
+
+def _evaluate(logits: Tensor, temperature: float) -> tuple[Values, Values]:
+    log_p = torch.sub(logits, logits.amax(1, keepdim=True)).div_(temperature).log_softmax(1)
+    p = log_p.exp()
+    # a class with a logit of minus infinity adds nothing to the entropy
+    weights = log_p.clamp_(min=torch.finfo(p.dtype).min).mul_(p).sum(1, keepdim=True).exp_().add_(1)
+    weighted = weights * p
+    return ((weighted * p).sum(0), weighted.sum(0)), (p, weights.div_(temperature))
+
+
+def _gradient(notes: Values, outer: Values) -> Values:
+    (p, rates), (of_squares, of_totals) = notes, outer
+    return (through_softmax(p, torch.addcmul(of_totals, p, of_squares, value=2)).mul_(rates),)
+
+
+_class_sums = Shortcut(_formula, _evaluate, _gradient)
 
 
 def _value(squares: Tensor, totals: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from adaption import _checks, _reduction
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
-from adaption.predictions._entropy import entropies
+from adaption.predictions._entropy import total_entropy
 
 
 def one_versus_all(open_logits: Tensor, labels: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def _check(open_logits: object) -> None:
             "Give each class of the source a pair of outputs."
         )
         raise ValueError(msg)
-    _checks.logits("open_logits", open_logits)
+    _checks.not_probabilities("open_logits", open_logits)
 
 
 @full_precision
@@ -124,7 +124,7 @@ def _hardest(open_logits: Tensor, labels: Tensor) -> Statistics:
 @full_precision
 def _entropies(open_logits: Tensor) -> Statistics:
     _check(open_logits)
-    return _reduction.statistics("mean", entropies(open_logits))
+    return total_entropy(open_logits)[0], open_logits.numel() // 2
 
 
 class OneVersusAllLoss(AdditiveMetric):

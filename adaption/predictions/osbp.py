@@ -51,8 +51,7 @@ def unknown_class_binary_cross_entropy(target_logits: Tensor, t: float = 0.5) ->
 @full_precision
 def _statistics(target_logits: Tensor, t: float) -> Statistics:
     _checks.number("t", t, at_least=0, at_most=1)
-    _checks.matrix("target_logits", target_logits, "C + 1")
-    _checks.logits("target_logits", target_logits)
+    _checks.flat_logits("target_logits", target_logits, "C + 1")
     odds = log_odds(target_logits[:, -1], target_logits[:, :-1])
     losses = F.binary_cross_entropy_with_logits(odds, torch.full_like(odds, t), reduction="none")
     return _reduction.statistics("mean", losses)

@@ -79,8 +79,7 @@ class SoftNeighborhoodDensity(AdditiveMetric):
         self._accumulate(self._statistics(target_logits))
 
     def _statistics(self, target_logits: Tensor) -> Statistics:
-        _checks.matrix("target_logits", target_logits, "classes")
-        _checks.logits("target_logits", target_logits)
+        _checks.flat_logits("target_logits", target_logits)
         return (target_logits,)
 
     def _value(self, *statistics: Tensor) -> Tensor:

@@ -83,8 +83,7 @@ def label_shift_weights(
 @full_precision
 def _statistics(method: str, source_logits: Tensor, source_labels: Tensor, target_logits: Tensor) -> Statistics:
     for name, logits in (("source_logits", source_logits), ("target_logits", target_logits)):
-        _checks.matrix(name, logits, "classes")
-        _checks.logits(name, logits)
+        _checks.flat_logits(name, logits)
     number = source_logits.shape[1]
     _checks.columns("target_logits", target_logits, number, "source_logits", "Take both from one classifier.")
     _checks.labels("source_labels", source_labels, number)

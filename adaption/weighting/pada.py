@@ -52,8 +52,7 @@ def class_weights(target_logits: Tensor, temperature: float = 0.1) -> Tensor:
 
 @full_precision
 def _statistics(target_logits: Tensor, temperature: float) -> Statistics:
-    _checks.matrix("target_logits", target_logits, "classes")
-    _checks.logits("target_logits", target_logits)
+    _checks.flat_logits("target_logits", target_logits)
     # a small temperature must not lift large logits to infinity; softmax does not see the shift
     shifted = target_logits - target_logits.detach().amax(1, keepdim=True)
     return (shifted / temperature).softmax(1).sum(0), len(target_logits)

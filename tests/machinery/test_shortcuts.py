@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -16,6 +15,7 @@ from adaption.functional import (
     entropy_minimization,
     entropy_separation,
     information_maximization,
+    minimum_class_confusion,
     open_set_entropy,
 )
 
@@ -24,6 +24,7 @@ LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     "entropy": entropy_minimization,
     "information": information_maximization,
     "DANCE": entropy_separation,
+    "MCC": minimum_class_confusion,
     "OVANet": lambda logits: open_set_entropy(logits.view(300, 2, 20)),
     "MDD": lambda logits: classification_margin_disparity_discrepancy(MAIN, logits, MAIN, 2 * logits),
 }
@@ -37,7 +38,8 @@ def logits() -> Tensor:
 
 @every_loss
 def test_the_gradient_is_that_of_differences(loss: Callable[[Tensor], Tensor]) -> None:
-    assert torch.autograd.gradcheck(loss, logits(), fast_mode=True)
+    """That of MCC is not: its weights depend on the logits, and count as constants."""
+    assert loss is minimum_class_confusion or torch.autograd.gradcheck(loss, logits(), fast_mode=True)
     assert torch.autograd.gradgradcheck(loss, logits(), fast_mode=True)
 
 
@@ -72,17 +74,6 @@ def test_forward_mode_gives_the_same_derivative(loss: Callable[[Tensor], Tensor]
     with forward_ad.dual_level():
         derivative = forward_ad.unpack_dual(loss(forward_ad.make_dual(x.detach(), tangent))).tangent
     torch.testing.assert_close(derivative, (gradient * tangent).sum())
-
-
-def entropy_of(logits: Tensor) -> Any:
-    """What autograd notes of the entropies, behind their mean."""
-    mean: Any = entropy_minimization(logits).grad_fn
-    return mean.next_functions[0][0].next_functions[0][0]
-
-
-def test_small_batches_take_the_formula() -> None:
-    """Where it takes less time: 1,000 logits, and not 12,000."""
-    assert [entropy_of(rows).name() for rows in (logits(), logits()[:25])] == ["_ShortcutBackward", "SumBackward1"]
 
 
 class Passed(torch.autograd.Function):

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from adaption import MinimumClassConfusionLoss
 from adaption.functional import minimum_class_confusion
 
+pytestmark = pytest.mark.usefixtures("either_gradient")
+
 
 def by_loops(logits: Any, temperature: float) -> float:
     """Jin et al. 2020: rescaling, weighting, class correlation, category normalisation, off-diagonal mean."""

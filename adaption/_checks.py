@@ -187,7 +187,7 @@ def not_probabilities(name: str, value: Tensor) -> None:
         return
     sums = value.sum(1)
     # the logits of a single sample may have sum 1 by chance
-    if sums.numel() > 1 and bool(((sums - 1).abs() < 1e-5).all()):
+    if sums.numel() > 1 and bool(((sums - 1).abs() < 1e-5).all() and (value >= 0).all()):
         msg = (
             f"`{name}` must hold logits, but no entry is negative and all sums over the classes are 1, as those of "
             f"probabilities. Pass what comes before the softmax."

@@ -25,8 +25,9 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
         if _hold_half(args) or _hold_half(kwargs.values()):
             args = cast("Any", _at_least_float32(args))
             kwargs = cast("Any", {name: _at_least_float32(arg) for name, arg in kwargs.items()})
-        if not torch._C._is_any_autocast_enabled():  # noqa: SLF001 - in a tenth of the time of asking for a device
-            return function(*args, **kwargs)
+        first: Any = args[0] if args else None
+        if isinstance(first, Tensor) and first.is_cpu and not torch.is_autocast_enabled("cpu"):
+            return function(*args, **kwargs)  # in a fraction of the time of asking for the kind of device
         tensors = tensors_in((*args, *kwargs.values()))
         device_type = tensors[0].device.type if tensors else "cpu"
         if not autocasts(device_type):

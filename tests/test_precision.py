@@ -8,7 +8,10 @@ import pytest
 import torch
 from cases import CASES, Case, cast, looked_at, tensors, tree_map, where_looked_at, with_gradient
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+
+from adaption._precision import full_precision
 
 every_loss = pytest.mark.parametrize("case", CASES, ids=str)
 cuda = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"))
@@ -141,3 +144,13 @@ def test_a_device_gives_the_values_of_the_cpu(case: Case, device: str) -> None:
     metric.cpu().update(*plain)  # the epoch moves with the metric
     expected.update(*plain)
     torch.testing.assert_close(metric.compute(), expected.compute())
+
+
+@pytest.mark.parametrize("kind", ["cpu", "mps"])
+def test_autocast_is_off_inside_on_every_kind_of_device(kind: str) -> None:
+    """Apple's, too, which a machine without one imitates."""
+    computed = full_precision(lambda x: (x, torch.is_autocast_enabled(kind)))
+    with FakeTensorMode(), torch.autocast(kind, dtype=torch.float16):
+        for passed in ((torch.empty(3, 2, device=kind),), ([torch.empty(3, 2, device=kind)],)):
+            assert torch.is_autocast_enabled(kind)
+            assert not computed(*passed)[1]

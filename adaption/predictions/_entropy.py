@@ -13,13 +13,8 @@ from torch.nn import functional as F
 from adaption._closed_form import Shortcut, Values
 
 
-def entropies(logits: Tensor) -> Tensor:
-    """The entropy of each sample ``(N,)`` or position ``(N, d1, ..)``, from logits ``(N, C, ..)``, in nats."""
-    return entropies_and_probabilities(logits)[0]
-
-
 def entropies_and_probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The same, and the softmax ``(N, C, ..)``, for autograd.
+    """The entropy of each sample or position in nats, and the softmax of logits ``(N, C, ..)``, for autograd.
 
     In a sum of terms ``p (log p + 1)``, certain predictions lose their digits to the 1. The sum of `p` is constant and
     changes no derivative: adding it removes the 1, and it is subtracted again without a gradient.
@@ -47,18 +42,32 @@ def over_classes(p: Tensor) -> Tensor:
     return p.transpose(0, 1).flatten(1).sum(1) if p.ndim > 2 else p.sum(0)
 
 
+def _each(logits: Tensor) -> Values:
+    return entropies_and_probabilities(logits)[:1]
+
+
+def _evaluate_each(logits: Tensor) -> tuple[Values, Values]:
+    products, p, log_p = terms(logits)
+    return (0.0 - products.sum(1),), (p, log_p)  # not -0 where predictions are certain
+
+
+def _each_gradient(notes: Values, outer: Values) -> Values:
+    (p, log_p), (of_each,) = notes, outer
+    return (through_softmax(p, log_p * -of_each.unsqueeze(1)),)
+
+
 def _total(logits: Tensor) -> Values:
-    return (entropies(logits).sum(),)
+    return (entropies_and_probabilities(logits)[0].sum(),)
 
 
 def _evaluate_total(logits: Tensor) -> tuple[Values, Values]:
     products, p, log_p = terms(logits)
-    return (0.0 - products.sum(),), (p, log_p)  # not -0 where predictions are certain
+    return (0.0 - products.sum(),), (p, log_p)
 
 
 def _total_gradient(notes: Values, outer: Values) -> Values:
     (p, log_p), (of_total,) = notes, outer
-    return (through_softmax(p, log_p).mul_(-of_total),)
+    return (through_softmax(p, log_p) * -of_total,)
 
 
 def _totals(logits: Tensor) -> Values:
@@ -77,6 +86,8 @@ def _totals_gradient(notes: Values, outer: Values) -> Values:
     return (through_softmax(p, torch.addcmul(of_classes, log_p, of_total, value=-1)),)
 
 
+# The entropy of each sample ``(N,)`` or position ``(N, d1, ..)``.
+each_entropy = Shortcut(_each, _evaluate_each, _each_gradient)
 # The sum of all entropies.
 total_entropy = Shortcut(_total, _evaluate_total, _total_gradient)
 # The same, and the sum of the probabilities of each class ``(C,)``.

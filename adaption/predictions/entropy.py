@@ -9,7 +9,7 @@ from torch import Tensor
 from adaption import _checks, _reduction
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
-from adaption.predictions._entropy import entropies, total_entropy
+from adaption.predictions._entropy import each_entropy, total_entropy
 
 
 def entropy_minimization(target_logits: Tensor, *, reduction: str = "mean") -> Tensor:
@@ -51,7 +51,7 @@ def _statistics(target_logits: Tensor, reduction: str) -> Statistics:
     _reduction.check(reduction)
     _checks.logits("target_logits", target_logits)
     if reduction == "none":
-        return (entropies(target_logits),)
+        return each_entropy(target_logits)
     return total_entropy(target_logits)[0], target_logits.numel() // target_logits.shape[1]
 
 

@@ -12,7 +12,7 @@ from adaption import _checks, _reduction
 from adaption._closed_form import Shortcut, Values
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
-from adaption.predictions._entropy import entropies, terms, through_softmax
+from adaption.predictions._entropy import entropies_and_probabilities, terms, through_softmax
 
 
 def entropy_separation(target_logits: Tensor, *, margin: float = 0.5) -> Tensor:
@@ -78,7 +78,7 @@ def _statistics(target_logits: Tensor, margin: float) -> Statistics:
 
 
 def _formula(logits: Tensor, margin: float) -> Values:
-    distances = (entropies(logits) - _half(logits.shape[1])).abs()
+    distances = (entropies_and_probabilities(logits)[0] - _half(logits.shape[1])).abs()
     # asked this way round, a NaN is not within the margin
     return (torch.where(distances <= margin, 0.0, -distances).sum(),)
 
@@ -93,7 +93,7 @@ def _evaluate(logits: Tensor, margin: float) -> tuple[Values, Values]:
 def _gradient(notes: Values, outer: Values) -> Values:
     """That of an entropy, with a sign of its own for each sample."""
     (p, log_p, signs), (of_total,) = notes, outer
-    return (through_softmax(p, log_p * signs).mul_(of_total),)
+    return (through_softmax(p, log_p * signs) * of_total,)
 
 
 _total = Shortcut(_formula, _evaluate, _gradient)

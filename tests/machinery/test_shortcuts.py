@@ -22,6 +22,7 @@ from adaption.functional import (
 MAIN = torch.randn(300, 40, dtype=torch.float64)
 LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
     "entropy": entropy_minimization,
+    "entropy of each": lambda logits: entropy_minimization(logits, reduction="none").square().mean(),
     "information": information_maximization,
     "DANCE": entropy_separation,
     "MCC": minimum_class_confusion,
@@ -74,6 +75,15 @@ def test_forward_mode_gives_the_same_derivative(loss: Callable[[Tensor], Tensor]
     with forward_ad.dual_level():
         derivative = forward_ad.unpack_dual(loss(forward_ad.make_dual(x.detach(), tangent))).tangent
     torch.testing.assert_close(derivative, (gradient * tangent).sum())
+
+
+@every_loss
+def test_several_gradients_at_once_are_those_one_by_one(loss: Callable[[Tensor], Tensor]) -> None:
+    x, factors = logits(), torch.tensor([1.0, -2.0], dtype=torch.float64)
+    value = loss(x)
+    (together,) = torch.autograd.grad(value, x, factors, is_grads_batched=True, retain_graph=True)
+    (gradient,) = torch.autograd.grad(value, x)
+    torch.testing.assert_close(together, factors.view(-1, 1, 1) * gradient)
 
 
 class Passed(torch.autograd.Function):

@@ -101,6 +101,7 @@ def test_errors() -> None:
     refuses(metric, r"logits of at least 2 classes, but got shape \(4, 1\)", good[:, :1])
     refuses(metric, "`target_logits` must hold logits, but no entry is negative", good.softmax(1))
     metric(torch.tensor([[3.0, -2.0], [-1.0, 2.0]]))  # of sum 1 by chance
+    metric(torch.tensor([[0.5, 0.5], [-1.0, 2.0]]).repeat(9000, 1))  # the same, and not negative in the first sample
     refuses(metric, "but no entry is negative", torch.tensor([[3.0, -2.0], [-1.0, 2.0]]).clamp(0, 1))
     with pytest.raises(ValueError, match='`reduction` must be one of "mean", "sum", "none", but got \'median\''):
         EntropyMinimizationLoss("median")

@@ -24,8 +24,10 @@ def shape(tensor: Tensor) -> str:
 
 # Those that torch computes in everywhere. Narrower ones, of 8 bits and fewer, are for storage.
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_SMALL = 2**14
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+# Up to so many entries all of them are read in less time than a sample is taken out.
+_SMALL = 2**14
 
 
 def _plain(name: str, value: object) -> None:
@@ -181,7 +183,7 @@ def not_probabilities(name: str, value: Tensor) -> None:
     _at_least_two(name, value, "logits", repair)
     if not readable(value):
         return
-    # something is negative in nearly all logits, in the first sample already; a small batch is read sooner than split
+    # something is negative in nearly all logits, in the first sample already
     some = value.detach() if value.numel() <= _SMALL else value.detach()[0]
     if not some.min().item() >= 0:
         return

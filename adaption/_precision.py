@@ -22,14 +22,11 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        if _hold_half(args) or _hold_half(kwargs.values()):
+        tensors = tensors_in((*args, *kwargs.values()))
+        if any(tensor.dtype in HALF for tensor in tensors):
             args = cast("Any", _at_least_float32(args))
             kwargs = cast("Any", {name: _at_least_float32(arg) for name, arg in kwargs.items()})
-        first: Any = args[0] if args else None
-        if isinstance(first, Tensor) and first.is_cpu and not torch.is_autocast_enabled("cpu"):
-            return function(*args, **kwargs)  # in a fraction of the time of asking for the kind of device
-        tensors = tensors_in((*args, *kwargs.values()))
-        device_type = tensors[0].device.type if tensors else "cpu"
+        device_type = "cpu" if not tensors or tensors[0].is_cpu else tensors[0].device.type
         if not autocasts(device_type):
             return function(*args, **kwargs)
         with torch.autocast(device_type, enabled=False):
@@ -53,17 +50,6 @@ def tensors_in(args: Iterable[Any]) -> list[Tensor]:
         elif isinstance(arg, (list, tuple)):
             found += tensors_in(arg)
     return found
-
-
-def _hold_half(args: Iterable[Any]) -> bool:
-    """Whether a tensor among some arguments, also those in lists and tuples, is of half precision."""
-    for arg in args:
-        if isinstance(arg, Tensor):
-            if arg.dtype in HALF:
-                return True
-        elif isinstance(arg, (list, tuple)) and _hold_half(arg):
-            return True
-    return False
 
 
 def _at_least_float32(arg: Any) -> Any:

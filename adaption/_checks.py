@@ -443,7 +443,7 @@ def labels(name: str, value: object, num_classes: int | None = None) -> None:
         raise ValueError(msg)
     if not readable(value):
         return
-    low, high = int(value.min()), int(value.max())
+    low, high = (int(bound) for bound in value.aminmax())
     if low < 0 or (num_classes is not None and high >= num_classes):
         bound = "must not be negative" if num_classes is None else f"must lie between 0 and {num_classes - 1}"
         msg = (

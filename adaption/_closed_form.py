@@ -123,15 +123,15 @@ class Shortcut:
     Args:
         formula: from tensors and settings to values.
         evaluate: from the same tensors and settings to the same values, and notes for `gradients`.
-        gradients: from the notes and the gradients of the values to those of the tensors, None for those that have
-            none.
+        gradients: from the notes, the gradients of the values and the settings to the gradients of the tensors, None
+            for those that have none.
     """
 
     def __init__(
         self,
         formula: Callable[..., Values],
         evaluate: Callable[..., tuple[Values, Values]],
-        gradients: Callable[[Values, Values], tuple[Tensor | None, ...]],
+        gradients: Callable[..., tuple[Tensor | None, ...]],
     ) -> None:
         self.formula, self.evaluate, self.gradients = formula, evaluate, gradients
 
@@ -163,7 +163,7 @@ class _Shortcut(Function):
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         saved, needs = ctx.saved_tensors, ctx.needs_input_grad[2:]  # once: checkpointing forbids to ask twice
         if not torch.is_grad_enabled():
-            return None, None, *ctx.how.gradients(saved[len(needs) :], outer)
+            return None, None, *ctx.how.gradients(saved[len(needs) :], outer, **ctx.settings)
         # views, because hooks of the tensors themselves run when this gradient reaches them
         tensors = [tensor.view_as(tensor) for tensor in saved[: len(needs)]]
         values = ctx.how.formula(*tensors, **ctx.settings)

@@ -16,8 +16,10 @@ class Directions(Draws):
     def forward(self, width: int, number: int, features: Tensor) -> Tensor:
         """Return a matrix of that shape, with columns of length 1, for some features."""
         half = (width * number + 1) // 2
-        uniform = ((self.draw(2 * half, features.device) + 1).to(torch.float32) / 2**BITS).view(2, half)  # above 0
-        lengths, angles = (-2 * uniform[0].log()).sqrt(), 2 * math.pi * uniform[1]
-        normal = torch.cat([lengths * angles.cos(), lengths * angles.sin()])[: width * number].view(width, number)
-        columns: Tensor = normal / torch.linalg.vector_norm(normal, dim=0)
-        return columns  # in float32 for all features, so that a loss has the same ones in every precision
+        # in float32 for all features, so that a loss has the same ones in every precision
+        uniform = self.draw(2 * half, features.device).add_(1).to(torch.float32).div_(2**BITS)  # above 0
+        lengths, angles = uniform[:half].log_().mul_(-2).sqrt_(), uniform[half:].mul_(2 * math.pi)
+        normal = torch.cat([angles.cos().mul_(lengths), angles.sin_().mul_(lengths)])[: width * number]
+        rows = normal.view(width, number).T.contiguous()  # each in one piece, as samples are
+        columns: Tensor = (rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)).T
+        return columns

@@ -37,6 +37,8 @@ def _at_each_place(module: nn.Module, named: Any) -> Iterator[tuple[str, Tensor]
 
 def passed(module: nn.Module, tensors: dict[str, Tensor], samples: Tensor) -> Any:
     """The output of a module for samples, with these tensors in place of its own."""
+    if not tensors:
+        return module(samples)
     # each place once: torch, left to find the places itself, leaves the constants in a module that is used twice
     return torch.func.functional_call(module, tensors, (samples,), tie_weights=False)
 

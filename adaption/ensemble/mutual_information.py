@@ -61,22 +61,26 @@ def _products(predictions1: Tensor, predictions2: Tensor) -> Tensor:
     _checks.probabilities("predictions1", predictions1)
     _checks.probabilities("predictions2", predictions2)
     _checks.same_shape("predictions1", predictions1, "predictions2", predictions2)
-    p, q = (x.transpose(0, 1).flatten(1) for x in (predictions1, predictions2))
-    return (p @ q.T).flatten()
+    p, q = _rows(predictions1), _rows(predictions2)
+    return (p.T @ q).view(-1)
+
+
+def _rows(predictions: Tensor) -> Tensor:
+    """A row for each sample or position."""
+    return predictions.movedim(1, -1).flatten(0, -2) if predictions.ndim > 2 else predictions
 
 
 def _evaluate(tensors: list[Tensor], needed: list[bool], _options: list[float]) -> list[Tensor]:
     """The negative mutual information of products of classes, and its gradient if it is needed."""
     (products,) = tensors
     rows = products.to(sum_dtype(products.device)).view(_num_classes(products), -1)
-    joint = rows + rows.T  # J but for a factor, which is taken into account below, to spare two walks through it
-    marginal = joint.sum(0)
-    share = 1 / marginal.sum()
-    log_marginal = log_probability(marginal) + share.log() / 2
-    by_chance = (log_marginal[:, None] + log_marginal).sub_(log_probability(joint))
-    value = share * joint.view(-1).dot(by_chance.view(-1))
+    total = rows.sum()
+    joint = (rows + rows.T).div_(2 * total)
+    log_marginal = log_probability(joint.sum(0))
+    by_chance = (log_marginal.unsqueeze(1) + log_marginal).sub_(log_probability(joint))
+    value = joint.view(-1).dot(by_chance.view(-1))
     found = [value.to(products.dtype)]
-    return [*found, by_chance.sub_(value).view(-1).to(products.dtype).mul_(2 * share)] if needed[0] else found
+    return [*found, by_chance.sub_(value).div_(total).view(-1).to(products.dtype)] if needed[0] else found
 
 
 def _num_classes(products: Tensor) -> int:

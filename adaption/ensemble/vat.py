@@ -142,9 +142,11 @@ class VirtualAdversarialLoss(AdditiveMetric):
     @torch.no_grad()
     def _worst(self, inputs: Tensor, logits: Tensor | None) -> tuple[Tensor, Tensor]:
         """The logits that are held constant, and the worst perturbation of each sample."""
-        lowered = autocasts(inputs.device.type) or any(
-            tensor is not None and tensor.dtype in HALF for tensor in (logits, *self.model.parameters())
-        )
+        usable = logits
+        if logits is not None and (
+            autocasts(inputs.device.type) or any(t.dtype in HALF for t in (logits, *self.model.parameters()))
+        ):
+            usable = None  # further from those in float32 than a change by xi moves these
         with outside_modes(), exact_products(inputs.device):
             samples = _constant(as_parameters(self.model, inputs))
             fixed = {name: _constant(tensor) for name, tensor in constants(self.model).items()}
@@ -153,8 +155,7 @@ class VirtualAdversarialLoss(AdditiveMetric):
                 buffers = {name: _constant(tensor) for name, tensor in spare_buffers(self.model).items()}
                 return self._ask({**fixed, **buffers}, moved)
 
-            # logits in half precision are further from those in float32 than a change by xi moves these
-            clean = ask(samples) if logits is None or lowered else _constant(logits)
+            clean = ask(samples) if usable is None else _constant(usable)
             number = len(samples) if self.directions.training else 1
             direction = self.directions(samples[0].numel(), number, samples).T.expand(len(samples), -1)
             for _ in range(self.num_iterations):

@@ -82,7 +82,7 @@ def _evaluate_totals(logits: Tensor) -> tuple[Values, Values]:
 
 def _totals_gradient(notes: Values, outer: Values) -> Values:
     (p, log_p), (of_total, of_classes) = notes, outer
-    of_classes = of_classes.view(-1, *[1] * (p.ndim - 2))
+    of_classes = of_classes.view(-1, *[1] * (p.ndim - 2)) if p.ndim > 2 else of_classes
     return (through_softmax(p, torch.addcmul(of_classes, log_p, of_total, value=-1)),)
 
 

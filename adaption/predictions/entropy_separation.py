@@ -90,7 +90,7 @@ def _evaluate(logits: Tensor, margin: float) -> tuple[Values, Values]:
     return (0.0 - (signs * offsets).sum(),), (p, log_p, signs)
 
 
-def _gradient(notes: Values, outer: Values) -> Values:
+def _gradient(notes: Values, outer: Values, **_: float) -> Values:
     """That of an entropy, with a sign of its own for each sample."""
     (p, log_p, signs), (of_total,) = notes, outer
     return (through_softmax(p, log_p * signs) * of_total,)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from adaption import _checks
+from adaption._closed_form import Shortcut, Values
 from adaption._global_batch import GlobalBatchMetric
 from adaption._metric import Statistics
 from adaption._precision import full_precision, log_probability
@@ -65,10 +66,29 @@ def _statistics(target_logits: Tensor) -> Statistics:
 
 
 def _value(weight: float, total_entropy: Any, totals: Any, number: Any) -> Tensor:
+    return _less_that_of_the_mean(total_entropy, totals, number=number, weight=weight)[0]
+
+
+def _formula(total_entropy: Tensor, totals: Tensor, number: Any, weight: float) -> Values:
+    """The mean entropy, less the weighted entropy of the mean."""
     mean = totals / number
-    return torch.add(
-        total_entropy / number, (mean * log_probability(mean)).sum(), alpha=weight
-    )  # minus that of the mean
+    # the sum of `mean` is constant: subtracted, it leaves a derivative in which certain predictions keep their digits
+    products = mean * log_probability(mean) - mean + mean.detach()
+    return (torch.add(total_entropy / number, products.sum(), alpha=weight),)
+
+
+def _evaluate(total_entropy: Tensor, totals: Tensor, number: Any, weight: float) -> tuple[Values, Values]:
+    log_mean = log_probability(totals / number)
+    total = torch.add(total_entropy, (totals * log_mean).sum(), alpha=weight)
+    return (total / number,), (log_mean,)
+
+
+def _gradients(notes: Values, outer: Values, number: Any, weight: float) -> Values:
+    of_total = outer[0] / number
+    return of_total, notes[0] * (weight * of_total)
+
+
+_less_that_of_the_mean = Shortcut(_formula, _evaluate, _gradients)
 
 
 class InformationMaximizationLoss(GlobalBatchMetric):

@@ -87,12 +87,12 @@ def _evaluate(logits: Tensor, temperature: float) -> tuple[Values, Values]:
     # a class with a logit of minus infinity adds nothing to the entropy
     weights = log_p.clamp_(min=torch.finfo(p.dtype).min).mul_(p).sum(1, keepdim=True).exp_().add_(1)
     weighted = weights * p
-    return ((weighted * p).sum(0), weighted.sum(0)), (p, weights.div_(temperature))
+    return ((weighted * p).sum(0), weighted.sum(0)), (p, weights)
 
 
-def _gradient(notes: Values, outer: Values) -> Values:
-    (p, rates), (of_squares, of_totals) = notes, outer
-    return (through_softmax(p, torch.addcmul(of_totals, p, of_squares, value=2)).mul_(rates),)
+def _gradient(notes: Values, outer: Values, temperature: float) -> Values:
+    (p, weights), (of_squares, of_totals) = notes, outer
+    return (through_softmax(p, torch.addcmul(of_totals, p, of_squares, value=2)).mul_(weights / temperature),)
 
 
 _class_sums = Shortcut(_formula, _evaluate, _gradient)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adaption import _checks, _reduction
+from adaption._host import readable
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._precision import full_precision
 from adaption.predictions._entropy import total_entropy
@@ -115,10 +116,14 @@ def _hardest(open_logits: Tensor, labels: Tensor) -> Statistics:
     _checks.same_batch("open_logits", open_logits, "labels", labels)
     odds = open_logits[:, 1] - open_logits[:, 0]
     own = labels.view(-1, 1).long()
-    inside = own.clamp(0, number - 1)  # what is none of the classes only the CPU refuses; elsewhere it gives NaN
-    known = torch.where(own == inside, odds.gather(1, inside), math.nan).squeeze(1)
-    hardest = odds.scatter(1, inside, -math.inf).amax(1)
-    return _reduction.statistics("mean", -F.logsigmoid(known) - F.logsigmoid(-hardest))
+    if readable(labels):
+        known = odds.gather(1, own)
+    else:  # what is none of the classes is not refused there: it gives NaN
+        given, own = own, own.clamp(0, number - 1)
+        known = torch.where(given == own, odds.gather(1, own), math.nan)
+    hardest = odds.scatter(1, own, -math.inf).amax(1, keepdim=True)
+    losses = F.softplus(torch.cat([-known, hardest]), threshold=40)  # beyond, it is the identity in float64 too
+    return losses.sum(), len(labels)
 
 
 @full_precision

@@ -1,10 +1,9 @@
 """A pool of checkpoints to choose from: the rows of two tasks, at three weights, at several epochs.
 
 The rows, networks and optimizers are those of the digits and the objects. The weight of each loss is multiplied by 0.1,
-1 and 10 (of ADDA, whose loss has none, the rate of the moving encoder), and no run is left out, however bad, but on the
-objects, with their twelve shifts, six rows are, for time. A fifth of the source is not trained on: it is there for the
-scores that ask for labels. What a run says at each checkpoint is kept in a file of its own, so that a score can be
-added without any training, and a row without training the others.
+1 and 10 (of ADDA, whose loss has none, the rate of the moving encoder), and no run is left out, however bad. A fifth of
+the source is not trained on: it is there for the scores that ask for labels. What a run says at each checkpoint is kept
+in a file of its own, so that a score can be added without any training, and a row without training the others.
 """
 
 from __future__ import annotations
@@ -44,7 +43,6 @@ class Pool(NamedTuple):
         batch: samples of each domain in a step.
         steps: steps of an epoch.
         checkpoints: after which epochs the network is a candidate.
-        left_out: rows that are not candidates, for time.
     """
 
     needs: tuple[str, ...]
@@ -55,7 +53,6 @@ class Pool(NamedTuple):
     batch: int
     steps: int
     checkpoints: tuple[int, ...]
-    left_out: tuple[str, ...] = ()
 
 
 def of_digits(shift: str, seed: int, folder: Path | None) -> Domains:
@@ -91,7 +88,6 @@ POOLS = {
         batch=64,
         steps=25,
         checkpoints=(2, 4, 8),
-        left_out=("CMD", "Sinkhorn", "sliced Wasserstein", "AFN", "VADA", "DALN"),
     ),
 }
 
@@ -122,7 +118,7 @@ class Run(NamedTuple):
 def runs(name: str, shifts: tuple[str, ...], seeds: range, rows: tuple[str, ...] | None = None) -> Iterator[Run]:
     """Every run of a pool; rows without a loss have no weight, and those that switch one off are not candidates."""
     for row in rows or POOLS[name].rows:
-        if row not in (CONTROL, *POOLS[name].left_out) and not row.endswith(OFF):
+        if row != CONTROL and not row.endswith(OFF):
             factors = (1.0,) if row == SOURCE_ONLY else FACTORS
             for shift, factor, seed in itertools.product(shifts, factors, seeds):
                 yield Run(name, shift, row, factor, seed)

@@ -1,11 +1,10 @@
 """Choosing among adapted models without a label of the target: what each score is worth, on pools of checkpoints.
 
 The candidates are the rows of the digits and the objects, their losses times 0.1, 1 and 10, after two, four and eight
-epochs (on the objects all rows but CMD, Sinkhorn, sliced Wasserstein, AFN, VADA and DALN, for time); collapsed runs are
-kept in. Scores look at the target's training images; what a choice is worth is the accuracy on its test part, on the
-objects the same pictures. The ensemble of the agreement are all candidates of the same shift and seed. A fifth of the
-source is held out for the source's accuracy, IWV and DEV, whose density ratios come from a logistic regression on the
-features of each candidate, and for the temperature by which "calibrated" divides the logits.
+epochs; collapsed runs are kept in. Scores look at the target's training images; what a choice is worth is the accuracy
+on its test part, on the objects the same pictures. The ensemble of the agreement are all candidates of the same shift
+and seed. A fifth of the source is held out for the source's accuracy, IWV and DEV, whose density ratios come from a
+logistic regression on the features of each candidate, and for the temperature by which "calibrated" divides the logits.
 """
 
 from __future__ import annotations

@@ -51,17 +51,16 @@ def test_the_interval_is_students(report: Any) -> None:
 
 
 @pytest.mark.usefixtures("examples")
-def test_a_run_is_trained_once_by_the_same_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_is_trained_once_by_the_same_code(tmp_path: Path) -> None:
     kept, trained = importlib.import_module("evidence.kept"), []
 
     def train(*arguments: Any, seconds: float) -> dict[str, float]:
         trained.append(arguments)
         return {"seconds": seconds}
 
-    monkeypatch.setattr(kept, "run", train)
     one = ("digits", "BSP + DANN", "MNIST to USPS", 0)
     for code, seed in (("first", 0), ("first", 0), ("first", 1), ("other", 0)):
-        figures = kept.once(*one[:3], seed, kept=tmp_path / "runs", code=code, seconds=1.5)
+        figures = kept.once(train, *one[:3], seed, kept=tmp_path / "runs", code=code, seconds=1.5)
         assert figures == {"seconds": 1.5}
     assert trained == [one, (*one[:3], 1), one]
     assert kept.code() == kept.code()
@@ -215,6 +214,32 @@ def test_the_study_of_class_weights_can_be_tried_on_noise(tmp_path: Path) -> Non
     assert sorted(table) == sorted(
         (name, size) for name in ("BBSE", "EM", "EM, calibrated") for size in ("500", "2,000")
     )
+
+
+def test_the_study_at_the_authors_size_can_be_tried_on_noise(tmp_path: Path) -> None:
+    done = evidence("authors", "--quick", "--seeds", "2", "--out", str(tmp_path / "new"))
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "new" / "evidence.md").read_text(encoding="utf-8")
+    rows = {line.split(" | ")[0].strip("| "): line.count("±") for line in text.splitlines() if " to " in line[:25]}
+    shifts = ("MNIST to USPS", "USPS to MNIST")
+    assert rows == {f"{method}, {shift}": n for method, n in (("ADDA", 4), ("MCD", 5)) for shift in shifts}
+
+
+@pytest.mark.usefixtures("examples")
+@pytest.mark.parametrize("weight", [None, 0.0, 1.0])
+def test_in_mcds_three_steps_the_discrepancy_alone_sees_the_target(weight: float | None) -> None:
+    """The authors' step with the discrepancy times 0 leaves nothing of the target but the statistics of its batches."""
+    study = importlib.import_module("evidence.authors")
+    found = []
+    for target in (torch.zeros(128, 1, 28, 28), torch.rand(128, 1, 28, 28)):
+        torch.manual_seed(0)
+        network, source = study.Heads(), torch.rand(128, 1, 28, 28)
+        batch = source, torch.arange(128) % 10, target
+        each = study.Data(iter([batch] * 20), lambda _: 0.0)
+        assert len(study.of_three_steps(network, each, 10, weight)) == 10
+        found.append([parameter.detach() for parameter in network.parameters()])
+    same = all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    assert same == (weight != 1)
 
 
 @pytest.mark.usefixtures("examples")

@@ -37,19 +37,19 @@ ROWS = {
 }
 
 
-def images(folder: Path | None, name: str, part: str) -> tuple[Tensor, Tensor]:
-    """Images of 16 x 16 pixels in [0, 1], and their labels."""
+def images(folder: Path | None, name: str, part: str, side: int = 16) -> tuple[Tensor, Tensor]:
+    """Square images of so many pixels a side in [0, 1], and their labels."""
     files = arrays(folder, name)
     pixels = torch.from_numpy(files[f"X_{part}"]).unsqueeze(1).float() / 255
-    return F.interpolate(pixels, (16, 16), mode="bilinear", antialias=True), torch.from_numpy(files[f"y_{part}"])
+    return F.interpolate(pixels, (side, side), mode="bilinear", antialias=True), torch.from_numpy(files[f"y_{part}"])
 
 
-def draw(folder: Path | None, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
+def draw(folder: Path | None, seed: int, side: int = 16) -> dict[str, tuple[Tensor, Tensor]]:
     """The images and labels of each origin that the seed draws for training."""
     generator = torch.Generator().manual_seed(seed)
     drawn = {}
     for name, size in DRAWN.items():
-        x, y = images(folder, name, "train")
+        x, y = images(folder, name, "train", side)
         index = torch.randperm(len(x), generator=generator)[:size]
         drawn[name] = x[index], y[index]
     return drawn

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from evidence.task import run
-
 ROOT = Path(__file__).parents[3]
 
 
-def once(*arguments: Any, kept: Path, code: str, **settings: Any) -> Any:
-    """The figures of a run, from its file if the same code has made it: a command that was stopped goes on."""
+def once(job: Callable[..., Any], *arguments: Any, kept: Path, code: str, **settings: Any) -> Any:
+    """What a job returns, from its file if the same code has made it: a command that was stopped goes on."""
     file = kept / f"{'_'.join(map(str, arguments)).replace(' ', '_')}.json"
     if file.is_file():
         record = json.loads(file.read_text())
         if record["code"] == code:
             return record["figures"]
-    figures = run(*arguments, **settings)
+    figures = job(*arguments, **settings)
     file.parent.mkdir(parents=True, exist_ok=True)
     half_done = file.with_suffix(".part")  # a file under its own name is whole
     half_done.write_text(json.dumps({"code": code, "figures": figures}))

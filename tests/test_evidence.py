@@ -220,9 +220,8 @@ def test_the_study_at_the_authors_size_can_be_tried_on_noise(tmp_path: Path) -> 
     done = evidence("authors", "--quick", "--seeds", "2", "--out", str(tmp_path / "new"))
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "new" / "evidence.md").read_text(encoding="utf-8")
-    rows = {line.split(" | ")[0].strip("| "): line.count("±") for line in text.splitlines() if " to " in line[:25]}
-    shifts = ("MNIST to USPS", "USPS to MNIST")
-    assert rows == {f"{method}, {shift}": n for method, n in (("ADDA", 4), ("MCD", 5)) for shift in shifts}
+    rows = {line.split(" | ")[0].strip("| "): line.count("±") for line in text.splitlines() if "±" in line}
+    assert rows == {"MCD": 5, "ADDA": 4}
 
 
 @pytest.mark.usefixtures("examples")

@@ -57,12 +57,12 @@ def mutual_information(predictions1: Tensor, predictions2: Tensor) -> Tensor:
 
 @full_precision
 def _products(predictions1: Tensor, predictions2: Tensor) -> Tensor:
-    """How often each pair of classes is predicted, row by row, in the order of the predictions."""
+    """How often each pair of classes is predicted, shape ``(C, C)``, in the order of the predictions."""
     _checks.probabilities("predictions1", predictions1)
     _checks.probabilities("predictions2", predictions2)
     _checks.same_shape("predictions1", predictions1, "predictions2", predictions2)
     p, q = _rows(predictions1), _rows(predictions2)
-    return (p.T @ q).view(-1)
+    return p.T @ q
 
 
 def _rows(predictions: Tensor) -> Tensor:
@@ -73,14 +73,14 @@ def _rows(predictions: Tensor) -> Tensor:
 def _evaluate(tensors: list[Tensor], needed: list[bool], _options: list[float]) -> list[Tensor]:
     """The negative mutual information of products of classes, and its gradient if it is needed."""
     (products,) = tensors
-    rows = products.to(sum_dtype(products.device)).view(_num_classes(products), -1)
+    rows = products.to(sum_dtype(products.device)).view(_num_classes(products), -1)  # those of an epoch are flat
     total = rows.sum()
     joint = (rows + rows.T).div_(2 * total)
     log_marginal = log_probability(joint.sum(0))
     by_chance = (log_marginal.unsqueeze(1) + log_marginal).sub_(log_probability(joint))
     value = joint.view(-1).dot(by_chance.view(-1))
     found = [value.to(products.dtype)]
-    return [*found, by_chance.sub_(value).div_(total).view(-1).to(products.dtype)] if needed[0] else found
+    return [*found, by_chance.sub_(value).div_(total).view_as(products).to(products.dtype)] if needed[0] else found
 
 
 def _num_classes(products: Tensor) -> int:
@@ -153,7 +153,7 @@ class MutualInformationLoss(GlobalBatchMetric):
 
     def _statistics(self, predictions1: Tensor, predictions2: Tensor) -> Statistics:
         predictions1, predictions2 = self._global_batch(predictions1=predictions1, predictions2=predictions2)
-        products = _products(predictions1, predictions2)
+        products = _products(predictions1, predictions2).flatten()
         if self.class_products.ndim:
             _checks.classes_of_before("predictions1", predictions1, _num_classes(self.class_products))
         return (products,)

@@ -31,6 +31,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from adaption._host import asks
+
 _STEPS = 10  # for each exponential
 _TOLERANCE = 1e-9  # of the potentials: below it, steps change digits that float32 has not
 # Of a factor, whose products with weights and with an entry of the matrix must stay in range.
@@ -92,7 +94,7 @@ def solve(problems: Sequence[Transport], max_iters: int) -> None:
     for start in range(0, max_iters, _STEPS):
         steps = min(_STEPS, max_iters - start)
         changes = [problem.advance(steps) for problem in problems]
-        if changes[0].device.type == "cpu" and all(float(change) < _TOLERANCE for change in changes):
+        if asks(changes[0]) and all(float(change) < _TOLERANCE for change in changes):
             break
 
 

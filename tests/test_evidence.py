@@ -226,16 +226,16 @@ def test_the_study_at_the_authors_size_can_be_tried_on_noise(tmp_path: Path) -> 
 
 @pytest.mark.usefixtures("examples")
 @pytest.mark.parametrize("weight", [None, 0.0, 1.0])
-def test_in_mcds_three_steps_the_discrepancy_alone_sees_the_target(weight: float | None) -> None:
-    """The authors' step with the discrepancy times 0 leaves nothing of the target but the statistics of its batches."""
+def test_in_mcds_three_stages_only_the_discrepancy_moves_weights_by_the_target(weight: float | None) -> None:
+    """Times 0, nothing is left of the target but the averages of the batch normalisation."""
     study = importlib.import_module("evidence.authors")
     found = []
     for target in (torch.zeros(128, 1, 28, 28), torch.rand(128, 1, 28, 28)):
         torch.manual_seed(0)
-        network, source = study.Heads(), torch.rand(128, 1, 28, 28)
+        network, source = study.TwoHeads(), torch.rand(128, 1, 28, 28)
         batch = source, torch.arange(128) % 10, target
         each = study.Data(iter([batch] * 20), lambda _: 0.0)
-        assert len(study.of_three_steps(network, each, 10, weight)) == 10
+        assert len(study.train(network, each, 10, weight)) == 10
         found.append([parameter.detach() for parameter in network.parameters()])
     same = all(torch.equal(one, other) for one, other in zip(*found, strict=True))
     assert same == (weight != 1)

@@ -1,9 +1,10 @@
 """A pool of checkpoints to choose from: the rows of two tasks, at three weights, at several epochs.
 
 The rows, networks and optimizers are those of the digits and the objects. The weight of each loss is multiplied by 0.1,
-1 and 10 (of ADDA, whose loss has none, the rate of the moving encoder), and no run is left out, however bad. A fifth of
-the source is not trained on: it is there for the scores that ask for labels. What a run says at each checkpoint is kept
-in a file of its own, so that a score can be added without any training, and a row without training the others.
+1 and 10. ADDA's loss has no weight; there the learning rate of the moving encoder is multiplied instead. No run is left
+out because it is bad. A fifth of the source is not trained on: it is there for the scores that ask for labels. What a
+run says at each checkpoint is kept in a file of its own, so that a score can be added without any training, and a row
+without training the others. Delete the files after a change of the library: they do not know which code made them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from evidence.classification import Domains, classifier, logits
 from evidence.task import CONTROL, OFF, SOURCE_ONLY
 
 FACTORS = (0.1, 1.0, 10.0)
-COMPARED = 500  # samples of each domain for the distance of the log
+COMPARED = 500  # samples of each domain for the domain distance
 
 
 class Pool(NamedTuple):
@@ -157,7 +158,8 @@ def keep(run: Run, data: Path | None, folder: Path, steps: int | None = None) ->
         method.metrics.reset()
         if epoch in pool.checkpoints:
             with torch.no_grad():
-                said = {"epoch": epoch, "accuracy": trial.score()["accuracy %"], **look(network, domains, labelled[0])}
+                accuracy = trial.score()["accuracy %"]
+                said = {"epoch": epoch, "accuracy": accuracy, **look(network.eval(), domains, labelled[0])}
             for key, value in said.items():
                 found.setdefault(key, []).append(value)
     path = run.file(folder)
@@ -177,21 +179,21 @@ def look(network: Any, domains: Domains, held: Tensor) -> dict[str, NDArray | fl
     features = [
         torch.cat([network(part) for part in samples.split(1000)]) for samples in (domains.source, domains.target, held)
     ]
-    source, target, kept = features
+    source, target, held_out = features
     return {
         "target_logits": network.classify(target).numpy(),
         "held_logits": logits(network, held).numpy(),
-        "domain_logits": domain_logits(source, target, kept),
+        "domain_logits": domain_logits(source, target, held_out),
         "distance": maximum_mean_discrepancy(source[:COMPARED], target[:COMPARED]).item(),
     }
 
 
-def domain_logits(source: Tensor, target: Tensor, kept: Tensor) -> NDArray:
+def domain_logits(source: Tensor, target: Tensor, held_out: Tensor) -> NDArray:
     """What a logistic regression on the features says of held-out source samples; NaN where the features are."""
     both = torch.cat([source, target])
-    if not bool(both.isfinite().all() and kept.isfinite().all()):
-        return np.full(len(kept), np.nan)
+    if not bool(both.isfinite().all() and held_out.isfinite().all()):
+        return np.full(len(held_out), np.nan)
     labels = np.repeat([0, 1], [len(source), len(target)])
     regression = LogisticRegression(C=0.01, max_iter=1000).fit(both.double().numpy(), labels)
-    decided: NDArray = regression.decision_function(kept.double().numpy())
+    decided: NDArray = regression.decision_function(held_out.double().numpy())
     return decided

@@ -117,8 +117,9 @@ class _Eager(Function):
 class Shortcut:
     """A function of tensors that autograd can differentiate, with a cheaper gradient for a step of training.
 
-    Second derivatives, forward mode, the transforms of `torch.func` and `torch.compile` take the formula itself. As for
-    most operations of torch, the tensors must not be changed in place between the forward and the backward pass.
+    Second derivatives, forward mode, the transforms of `torch.func`, `torch.compile` and `torch.jit.trace` take the
+    formula itself. As for most operations of torch, the tensors must not be changed in place between the forward and
+    the backward pass.
 
     Args:
         formula: from tensors and settings to values.
@@ -143,8 +144,8 @@ class Shortcut:
 
 
 def _more_than_a_gradient(tensors: Values) -> bool:
-    """Whether a transform of `torch.func` or forward mode asks for it."""
-    if inside_transforms():
+    """Whether a transform of `torch.func`, a trace or forward mode asks for it."""
+    if inside_transforms() or torch._C._get_tracing_state() is not None:  # noqa: SLF001 - the public one is not typed
         return True
     return forward_ad._current_level >= 0 and any(  # noqa: SLF001 - to ask no tensor outside forward mode
         forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors

@@ -61,21 +61,22 @@ def _products(predictions1: Tensor, predictions2: Tensor) -> Tensor:
     _checks.probabilities("predictions1", predictions1)
     _checks.probabilities("predictions2", predictions2)
     _checks.same_shape("predictions1", predictions1, "predictions2", predictions2)
-    p, q = _rows(predictions1), _rows(predictions2)
-    return p.T @ q
+    p, q = _of_classes(predictions1), _of_classes(predictions2)
+    return p @ q.T
 
 
-def _rows(predictions: Tensor) -> Tensor:
-    """A row for each sample or position."""
-    return predictions.movedim(1, -1).flatten(0, -2) if predictions.ndim > 2 else predictions
+def _of_classes(predictions: Tensor) -> Tensor:
+    """A row for each class."""
+    return predictions.transpose(0, 1).flatten(1) if predictions.ndim > 2 else predictions.T
 
 
 def _evaluate(tensors: list[Tensor], needed: list[bool], _options: list[float]) -> list[Tensor]:
     """The negative mutual information of products of classes, and its gradient if it is needed."""
     (products,) = tensors
-    rows = products.to(sum_dtype(products.device)).view(_num_classes(products), -1)  # those of an epoch are flat
-    total = rows.sum()
-    joint = (rows + rows.T).div_(2 * total)
+    # those of an epoch are flat
+    square = products.to(sum_dtype(products.device)).view(_num_classes(products), -1)
+    total = square.sum()
+    joint = (square + square.T).div_(2 * total)
     log_marginal = log_probability(joint.sum(0))
     by_chance = (log_marginal.unsqueeze(1) + log_marginal).sub_(log_probability(joint))
     value = joint.view(-1).dot(by_chance.view(-1))

@@ -146,7 +146,7 @@ class VirtualAdversarialLoss(AdditiveMetric):
         if logits is not None and (
             autocasts(inputs.device.type) or any(t.dtype in HALF for t in (logits, *self.model.parameters()))
         ):
-            usable = None  # further from those in float32 than a change by xi moves these
+            usable = None  # in half precision, rounding moves the logits by more than a step of xi does
         with outside_modes(), exact_products(inputs.device):
             samples = _constant(as_parameters(self.model, inputs))
             fixed = {name: _constant(tensor) for name, tensor in constants(self.model).items()}

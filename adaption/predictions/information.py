@@ -66,13 +66,13 @@ def _statistics(target_logits: Tensor) -> Statistics:
 
 
 def _value(weight: float, total_entropy: Any, totals: Any, number: Any) -> Tensor:
-    return _less_that_of_the_mean(total_entropy, totals, number=number, weight=weight)[0]
+    return _difference_of_entropies(total_entropy, totals, number=number, weight=weight)[0]
 
 
 def _formula(total_entropy: Tensor, totals: Tensor, number: Any, weight: float) -> Values:
     """The mean entropy, less the weighted entropy of the mean."""
     mean = totals / number
-    # the sum of `mean` is constant: subtracted, it leaves a derivative in which certain predictions keep their digits
+    # less the sum of `mean`, which is constant, for the reason of `entropies_and_probabilities`
     products = mean * log_probability(mean) - mean + mean.detach()
     return (torch.add(total_entropy / number, products.sum(), alpha=weight),)
 
@@ -88,7 +88,7 @@ def _gradients(notes: Values, outer: Values, number: Any, weight: float) -> Valu
     return of_total, notes[0] * (weight * of_total)
 
 
-_less_that_of_the_mean = Shortcut(_formula, _evaluate, _gradients)
+_difference_of_entropies = Shortcut(_formula, _evaluate, _gradients)
 
 
 class InformationMaximizationLoss(GlobalBatchMetric):

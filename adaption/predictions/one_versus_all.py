@@ -115,13 +115,14 @@ def _hardest(open_logits: Tensor, labels: Tensor) -> Statistics:
     _checks.labels("labels", labels, number)
     _checks.same_batch("open_logits", open_logits, "labels", labels)
     odds = open_logits[:, 1] - open_logits[:, 0]
-    own = labels.view(-1, 1).long()
+    places = labels.view(-1, 1).to(torch.int64, copy=True)  # which autograd keeps: not the caller's memory
     if readable(labels):
-        known = odds.gather(1, own)
-    else:  # what is none of the classes is not refused there: it gives NaN
-        given, own = own, own.clamp(0, number - 1)
-        known = torch.where(given == own, odds.gather(1, own), math.nan)
-    hardest = odds.scatter(1, own, -math.inf).amax(1, keepdim=True)
+        known = odds.gather(1, places)
+    else:  # labels that cannot be read are not checked: one that is not a class gives NaN
+        inside = places.clamp(0, number - 1)
+        known = torch.where(places == inside, odds.gather(1, inside), math.nan)
+        places = inside
+    hardest = odds.scatter(1, places, -math.inf).amax(1, keepdim=True)
     losses = F.softplus(torch.cat([-known, hardest]), threshold=40)  # beyond, it is the identity in float64 too
     return losses.sum(), len(labels)
 

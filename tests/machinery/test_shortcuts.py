@@ -45,6 +45,15 @@ def test_the_gradient_is_that_of_differences(loss: Callable[[Tensor], Tensor]) -
 
 
 @every_loss
+@pytest.mark.filterwarnings("ignore")  # of the tracer, about checks, and of its age
+def test_it_may_be_traced(loss: Callable[[Tensor], Tensor]) -> None:
+    traced, x = torch.jit.trace(loss, logits()), logits()
+    (gradient,) = torch.autograd.grad(traced(x), x)
+    torch.testing.assert_close(traced(x), loss(x))
+    torch.testing.assert_close(gradient, *torch.autograd.grad(loss(x), x))
+
+
+@every_loss
 def test_a_hook_runs_once(loss: Callable[[Tensor], Tensor]) -> None:
     """Also where a second derivative is to be taken."""
     found = []

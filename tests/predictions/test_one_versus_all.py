@@ -60,6 +60,20 @@ def test_labels_of_any_integers(dtype: torch.dtype) -> None:
     torch.testing.assert_close(one_versus_all(logits, labels.to(dtype)), one_versus_all(logits, labels))
 
 
+def test_the_callers_labels_are_not_kept() -> None:
+    """They may come from inference mode, and may change before the backward pass."""
+    with torch.inference_mode():
+        labels = torch.tensor([2, 0])
+    logits = torch.randn(2, 2, 3, requires_grad=True)
+    one_versus_all(logits, labels).backward()
+    expected, logits.grad = logits.grad, None
+    labels = torch.tensor([2, 0])
+    value = one_versus_all(logits, labels)
+    labels.zero_()
+    value.backward()
+    torch.testing.assert_close(logits.grad, expected)
+
+
 def test_only_the_own_class_and_the_hardest_other_one_learn() -> None:
     logits = torch.zeros(1, 2, 4)
     logits[0, 1] = torch.tensor([1.0, 5.0, -3.0, 2.0])  # of class 1; class 3 takes it for its own most

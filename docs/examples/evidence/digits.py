@@ -12,7 +12,7 @@ that are not reported: at 600 steps self-ensembling still rose.
 The published columns have other networks and budgets, and say what a method may reach, not what a row should. ADDA's
 authors train a LeNet on 28 x 28 pixels for 10,000 steps in each of its two stages; here all rows have 800 steps in all.
 MCD's authors have batch normalisation, and for each batch three steps, the last of them four times; the row here is the
-same game in one step, by a reversal.
+same game in one step, by a reversal. The next section trains both as their authors do.
 """
 
 from __future__ import annotations

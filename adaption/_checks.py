@@ -154,7 +154,7 @@ def probabilities(name: str, value: object) -> None:
     if not readable(value):
         return
     value = value.detach()
-    smallest, (low, high) = value.amin().item(), (bound.item() for bound in value.sum(1).aminmax())
+    smallest, (low, high) = value.min().item(), map(Tensor.item, value.sum(1).aminmax())
     # rounding to half precision moves a sum by less than 0.01; comparisons with NaN are false and let it pass
     if smallest < 0 or low < 0.99 or high > 1.01:
         msg = (

@@ -61,13 +61,10 @@ def _products(predictions1: Tensor, predictions2: Tensor) -> Tensor:
     _checks.probabilities("predictions1", predictions1)
     _checks.probabilities("predictions2", predictions2)
     _checks.same_shape("predictions1", predictions1, "predictions2", predictions2)
-    p, q = _of_classes(predictions1), _of_classes(predictions2)
+    if predictions1.ndim == 2:
+        return predictions1.T @ predictions2
+    p, q = (predictions.transpose(0, 1).flatten(1) for predictions in (predictions1, predictions2))
     return p @ q.T
-
-
-def _of_classes(predictions: Tensor) -> Tensor:
-    """A row for each class."""
-    return predictions.transpose(0, 1).flatten(1) if predictions.ndim > 2 else predictions.T
 
 
 def _evaluate(tensors: list[Tensor], needed: list[bool], _options: list[float]) -> list[Tensor]:

@@ -5,8 +5,8 @@ there, but at 28 x 28 pixels, to which USPS is enlarged. A step takes 128 images
 
 *ADDA*, with the settings of the authors' script, which is one for SVHN: a LeNet with 20 and 50 channels and 500
 features learns the source for 10,000 steps of Adam at 0.001 with a weight decay of 0.000025. Then the target encoder
-and a discriminator of its ten logits, with two layers of 500, play for 10,000 steps of Adam at 0.0002 with
-a first moment of 0.5, both at the same time.
+and a discriminator of its ten logits, with two layers of 500, play for 10,000 steps of Adam at 0.0002 with a first
+moment of 0.5, both at the same time.
 
 *MCD*: two convolutions of 32 and 48 channels, two heads with two layers of 100, batch normalisation after all of them,
 dropout of a half in the heads; 3,000 steps, a little more than the authors' 200 epochs, of Adam at 0.0002 with a weight
@@ -41,7 +41,7 @@ from adaption import AdversarialDiscriminativeLoss, ClassifierDiscrepancyLoss
 from adaption.layers import DomainDiscriminator
 from evidence import digits
 from evidence.kept import code, listed, once, versions
-from evidence.report import difference, head, last, line
+from evidence.report import Interval, better, difference, head, last, line
 from evidence.selection import Study
 from evidence.task import OFF, SOURCE_ONLY, batches
 
@@ -259,7 +259,7 @@ def section(runs: dict[tuple[Any, ...], Accuracies], seeds: range) -> str:
                 spread(final[SOURCE_ONLY]),
                 "" if off is None else spread(off),
                 spread(final[method]),
-                f"{gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})",
+                f"{bold(gain)} ({gain.low:+.1f} to {gain.high:+.1f})",
                 spread(np.array([max(one[method]) for one in each])),
                 f"{paper[method]:.1f}",
                 spread(last(short[method], digits.TASK.score)),
@@ -276,6 +276,11 @@ def section(runs: dict[tuple[Any, ...], Accuracies], seeds: range) -> str:
             ),
         ]
     )
+
+
+def bold(gain: Interval) -> str:
+    """The mean of a gain, bold where the whole interval is above 0."""
+    return f"**{gain.mean:+.1f}**" if better(gain, lower=False) else f"{gain.mean:+.1f}"
 
 
 def spread(values: Any) -> str:

@@ -121,6 +121,13 @@ def _statistics(
     _checks.same_layer("source_output", source_output, "target_output", target_output)
     if reduction != "mean":
         _checks.same_size("source_output", source_output, "target_output", target_output, f'reduction="{reduction}"')
+    if disparities is _of_classifiers and reduction == "mean" and source_weights is target_weights is None:
+        value, *totals = _mean(
+            *_of_classes(source_output, source_output_adv, target_output, target_output_adv),
+            margin=margin,
+            n=len(source_output),
+        )
+        return totals[0], _places(source_output), totals[1], _places(target_output), value
     values_of_both = disparities(source_output, source_output_adv, target_output, target_output_adv)
     losses = []
     for domain, values, main, weights in (
@@ -131,6 +138,18 @@ def _statistics(
         per_sample = _reduction.per_sample(f"{domain}_disparity", values, main, need)
         losses.append(_reduction.weighted(f"{domain}_weights", per_sample, weights))
     return _reduction.statistics(reduction, -margin * losses[0], losses[1])
+
+
+def _places(output: Tensor) -> int:
+    """The number of samples, or of all their positions."""
+    return output.numel() // output.shape[1]
+
+
+def _batch_value(reduction: str, *statistics: Any) -> Tensor:
+    """The value of a batch, which classifiers have computed in one pass with its statistics, and put behind them."""
+    *_, value = statistics
+    found: Tensor = value if len(statistics) == 5 else _reduction.value(reduction, *statistics)
+    return found
 
 
 def _check_settings(margin: float, reduction: str) -> None:
@@ -194,16 +213,21 @@ def classification_margin_disparity_discrepancy(
     """
     outputs = source_output, source_output_adv, target_output, target_output_adv
     weights = source_weights, target_weights
-    return _reduction.value(reduction, *_statistics(*outputs, *weights, _of_classifiers, margin, reduction))
+    return _batch_value(reduction, *_statistics(*outputs, *weights, _of_classifiers, margin, reduction))
 
 
 def _of_classifiers(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Tensor) -> tuple[Tensor, Tensor]:
+    source_loss, target_loss = _log_probabilities(*_of_classes(source, source_adv, target, target_adv))
+    return source_loss, target_loss
+
+
+def _of_classes(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Tensor) -> Values:
+    """The main head's classes, and the adversarial head's logits."""
     _checks.not_probabilities("source_output_adv", source_adv)
     _checks.not_probabilities("target_output_adv", target_adv)
     largest, labels = torch.cat([source.detach(), target.detach()]).max(1, keepdim=True)
     no_label = largest - largest  # 0, but NaN where the main head's logits are not finite: those have no largest
-    source_loss, target_loss = _log_probabilities(labels, no_label, source_adv, target_adv)
-    return source_loss, target_loss
+    return labels, no_label, source_adv, target_adv
 
 
 def _formula(labels: Tensor, no_label: Tensor, source_adv: Tensor, target_adv: Tensor) -> Values:
@@ -229,15 +253,42 @@ def _evaluate(labels: Tensor, no_label: Tensor, source_adv: Tensor, target_adv: 
 
 
 def _gradients(notes: Values, outer: Values) -> tuple[Tensor | None, ...]:
+    of_source, of_target = outer
+    return _through(notes, of_source.unsqueeze(1), of_target.unsqueeze(1), len(of_source))
+
+
+def _through(notes: Values, of_source: Tensor, of_target: Tensor, n: int) -> tuple[Tensor | None, ...]:
     """For the log-odds both losses have the derivative ``-sigmoid(..)``, and for the others these have a softmax."""
-    (signed_odds, labels, others, sums), (of_source, of_target) = notes, outer
-    factors = torch.cat([of_source, of_target]).unsqueeze(1) * torch.sigmoid(-signed_odds)
+    signed_odds, labels, others, sums = notes
+    slopes = torch.sigmoid(-signed_odds)
+    factors = torch.cat([slopes[:n] * of_source, slopes[n:] * of_target])
     gradient = others * (factors / sums)
     gradient.scatter_(1, labels, -factors)
-    return None, None, gradient[: len(of_source)], gradient[len(of_source) :]
+    return None, None, gradient[:n], gradient[n:]
+
+
+def _mean_formula(*tensors: Tensor, margin: float, n: int) -> Values:  # noqa: ARG001 - as the gradients need it
+    """The sum of the means of both domains, and the sum of each."""
+    source, target = _formula(*tensors)
+    source = -margin * source
+    return source.mean() + target.mean(), source.sum(), target.sum()
+
+
+def _mean_evaluate(*tensors: Tensor, margin: float, n: int) -> tuple[Values, Values]:  # noqa: ARG001
+    (source, target), notes = _evaluate(*tensors)
+    of_source, of_target = source.sum().mul_(-margin), target.sum()
+    return (of_source / source.numel() + of_target / target.numel(), of_source, of_target), notes
+
+
+def _mean_gradients(notes: Values, outer: Values, margin: float, n: int) -> tuple[Tensor | None, ...]:
+    signed_odds, of_value, places = notes[0], outer[0], notes[0][0].numel()
+    of_source = torch.add(outer[1], of_value, alpha=1 / (n * places)).mul_(-margin)
+    of_target = torch.add(outer[2], of_value, alpha=1 / ((len(signed_odds) - n) * places))
+    return _through(notes, of_source, of_target, n)
 
 
 _log_probabilities = Shortcut(_formula, _evaluate, _gradients)
+_mean = Shortcut(_mean_formula, _mean_evaluate, _mean_gradients)
 
 
 def regression_margin_disparity_discrepancy(
@@ -405,6 +456,9 @@ class _MarginDisparity(AdditiveMetric):
 
     def _value(self, *statistics: Any) -> Tensor:
         return _reduction.value(self.reduction, *statistics)
+
+    def _batch_value(self, *statistics: Any) -> Tensor:
+        return _batch_value(self.reduction, *statistics)
 
 
 class MarginDisparityDiscrepancy(_MarginDisparity):

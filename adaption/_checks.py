@@ -382,7 +382,7 @@ CHANNELS: dict[Callable[..., Tensor], str] = {
 
 def _first_layer(network: object) -> nn.Module | None:
     """The first layer of a network, where it is certain."""
-    if not isinstance(network, nn.Module) or network._forward_pre_hooks or "forward" in vars(network):  # noqa: SLF001
+    if not isinstance(network, nn.Module) or network._forward_pre_hooks or "forward" in vars(network):  # noqa: SLF001 - a hook may change what it takes
         return None
     if isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward:
         return _first_layer(network[0]) if len(network) else None

@@ -84,7 +84,9 @@ def margin_disparity_discrepancy(
     outputs = source_output, source_output_adv, target_output, target_output_adv
     weights = source_weights, target_weights
     disparities = _each(source_disparity, target_disparity)
-    return _reduction.value(reduction, *_statistics(*outputs, *weights, disparities, margin, reduction))
+    return _reduction.value(
+        reduction, *_statistics(*outputs, *weights, disparities=disparities, margin=margin, reduction=reduction)
+    )
 
 
 def _each(source_disparity: Disparity, target_disparity: Disparity) -> Disparities:
@@ -106,10 +108,26 @@ def _statistics(
     target_output_adv: Tensor,
     source_weights: Tensor | None,
     target_weights: Tensor | None,
+    *,
     disparities: Disparities,
     margin: float,
     reduction: str,
 ) -> Statistics:
+    outputs = source_output, source_output_adv, target_output, target_output_adv
+    _check(*outputs, margin, reduction)
+    values = disparities(*outputs)
+    return _of_values(values, source_output, target_output, source_weights, target_weights, margin, reduction)
+
+
+def _check(
+    source_output: Tensor,
+    source_output_adv: Tensor,
+    target_output: Tensor,
+    target_output_adv: Tensor,
+    margin: float,
+    reduction: str,
+) -> None:
+    """The settings, and the outputs of both heads for both domains."""
     _check_settings(margin, reduction)
     for name, main, adv in (
         ("source_output", source_output, source_output_adv),
@@ -121,14 +139,18 @@ def _statistics(
     _checks.same_layer("source_output", source_output, "target_output", target_output)
     if reduction != "mean":
         _checks.same_size("source_output", source_output, "target_output", target_output, f'reduction="{reduction}"')
-    if disparities is _of_classifiers and reduction == "mean" and source_weights is target_weights is None:
-        value, *totals = _mean(
-            *_of_classes(source_output, source_output_adv, target_output, target_output_adv),
-            margin=margin,
-            n=len(source_output),
-        )
-        return totals[0], _places(source_output), totals[1], _places(target_output), value
-    values_of_both = disparities(source_output, source_output_adv, target_output, target_output_adv)
+
+
+def _of_values(
+    values_of_both: Values,
+    source_output: Tensor,
+    target_output: Tensor,
+    source_weights: Tensor | None,
+    target_weights: Tensor | None,
+    margin: float,
+    reduction: str,
+) -> Statistics:
+    """The statistics of the disparities of both domains."""
     losses = []
     for domain, values, main, weights in (
         ("source", values_of_both[0], source_output, source_weights),
@@ -138,18 +160,6 @@ def _statistics(
         per_sample = _reduction.per_sample(f"{domain}_disparity", values, main, need)
         losses.append(_reduction.weighted(f"{domain}_weights", per_sample, weights))
     return _reduction.statistics(reduction, -margin * losses[0], losses[1])
-
-
-def _places(output: Tensor) -> int:
-    """The number of samples, or of all their positions."""
-    return output.numel() // output.shape[1]
-
-
-def _batch_value(reduction: str, *statistics: Any) -> Tensor:
-    """The value of a batch, which classifiers have computed in one pass with its statistics, and put behind them."""
-    *_, value = statistics
-    found: Tensor = value if len(statistics) == 5 else _reduction.value(reduction, *statistics)
-    return found
 
 
 def _check_settings(margin: float, reduction: str) -> None:
@@ -213,12 +223,42 @@ def classification_margin_disparity_discrepancy(
     """
     outputs = source_output, source_output_adv, target_output, target_output_adv
     weights = source_weights, target_weights
-    return _batch_value(reduction, *_statistics(*outputs, *weights, _of_classifiers, margin, reduction))
+    return _value_of_classifiers(
+        reduction, *_statistics_of_classifiers(*outputs, *weights, margin=margin, reduction=reduction)
+    )
 
 
-def _of_classifiers(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Tensor) -> tuple[Tensor, Tensor]:
-    source_loss, target_loss = _log_probabilities(*_of_classes(source, source_adv, target, target_adv))
-    return source_loss, target_loss
+@full_precision
+def _statistics_of_classifiers(
+    source_output: Tensor,
+    source_output_adv: Tensor,
+    target_output: Tensor,
+    target_output_adv: Tensor,
+    source_weights: Tensor | None,
+    target_weights: Tensor | None,
+    *,
+    margin: float,
+    reduction: str,
+) -> Statistics:
+    """Behind the statistics of a mean without weights comes its value: one pass computes both."""
+    outputs = source_output, source_output_adv, target_output, target_output_adv
+    _check(*outputs, margin, reduction)
+    tensors = _of_classes(*outputs)
+    if reduction == "mean" and source_weights is target_weights is None:
+        value, source, target = _mean(*tensors, margin=margin, n=len(source_output))
+        return source, _places(source_output), target, _places(target_output), value
+    values = _log_probabilities(*tensors)
+    return _of_values(values, source_output, target_output, source_weights, target_weights, margin, reduction)
+
+
+def _value_of_classifiers(reduction: str, *statistics: Any) -> Tensor:
+    value: Tensor = statistics[4] if len(statistics) == 5 else _reduction.value(reduction, *statistics)
+    return value
+
+
+def _places(output: Tensor) -> int:
+    """The number of samples, or of all their positions."""
+    return output.numel() // output.shape[1]
 
 
 def _of_classes(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Tensor) -> Values:
@@ -267,14 +307,14 @@ def _through(notes: Values, of_source: Tensor, of_target: Tensor, n: int) -> tup
     return None, None, gradient[:n], gradient[n:]
 
 
-def _mean_formula(*tensors: Tensor, margin: float, n: int) -> Values:  # noqa: ARG001 - as the gradients need it
+def _mean_formula(*tensors: Tensor, margin: float, **_: int) -> Values:
     """The sum of the means of both domains, and the sum of each."""
     source, target = _formula(*tensors)
     source = -margin * source
     return source.mean() + target.mean(), source.sum(), target.sum()
 
 
-def _mean_evaluate(*tensors: Tensor, margin: float, n: int) -> tuple[Values, Values]:  # noqa: ARG001
+def _mean_evaluate(*tensors: Tensor, margin: float, **_: int) -> tuple[Values, Values]:
     (source, target), notes = _evaluate(*tensors)
     of_source, of_target = source.sum().mul_(-margin), target.sum()
     return (of_source / source.numel() + of_target / target.numel(), of_source, of_target), notes
@@ -347,7 +387,9 @@ def regression_margin_disparity_discrepancy(
     weights = source_weights, target_weights
     _check_loss_function(loss_function)
     disparities = _of_regressors(loss_function)
-    return _reduction.value(reduction, *_statistics(*outputs, *weights, disparities, margin, reduction))
+    return _reduction.value(
+        reduction, *_statistics(*outputs, *weights, disparities=disparities, margin=margin, reduction=reduction)
+    )
 
 
 def _of_regressors(loss_function: Callable[..., Tensor]) -> Disparities:
@@ -426,8 +468,8 @@ class _MarginDisparity(AdditiveMetric):
             self._keep_sums("source_disparities", "num_source", "target_disparities", "num_target")
 
     @abstractmethod
-    def _disparities(self) -> Disparities:
-        """The disparities of both domains."""
+    def _measured(self, *batch: Any) -> Statistics:
+        """The statistics of the outputs and weights of both domains."""
 
     def update(
         self,
@@ -452,13 +494,10 @@ class _MarginDisparity(AdditiveMetric):
         target_weights: Tensor | None = None,
     ) -> Statistics:
         outputs = source_output, source_output_adv, target_output, target_output_adv
-        return _statistics(*outputs, source_weights, target_weights, self._disparities(), self.margin, self.reduction)
+        return self._measured(*outputs, source_weights, target_weights)
 
     def _value(self, *statistics: Any) -> Tensor:
         return _reduction.value(self.reduction, *statistics)
-
-    def _batch_value(self, *statistics: Any) -> Tensor:
-        return _batch_value(self.reduction, *statistics)
 
 
 class MarginDisparityDiscrepancy(_MarginDisparity):
@@ -518,8 +557,9 @@ class MarginDisparityDiscrepancy(_MarginDisparity):
         self.source_disparity = source_disparity
         self.target_disparity = target_disparity
 
-    def _disparities(self) -> Disparities:
-        return _each(self.source_disparity, self.target_disparity)
+    def _measured(self, *batch: Any) -> Statistics:
+        disparities = _each(self.source_disparity, self.target_disparity)
+        return _statistics(*batch, disparities=disparities, margin=self.margin, reduction=self.reduction)
 
 
 class ClassificationMarginDisparityDiscrepancy(_MarginDisparity):
@@ -572,8 +612,11 @@ class ClassificationMarginDisparityDiscrepancy(_MarginDisparity):
         _check_settings(margin, reduction)
         super().__init__(margin, reduction, **kwargs)
 
-    def _disparities(self) -> Disparities:
-        return _of_classifiers
+    def _measured(self, *batch: Any) -> Statistics:
+        return _statistics_of_classifiers(*batch, margin=self.margin, reduction=self.reduction)
+
+    def _batch_value(self, *statistics: Any) -> Tensor:
+        return _value_of_classifiers(self.reduction, *statistics)
 
 
 class RegressionMarginDisparityDiscrepancy(_MarginDisparity):
@@ -630,5 +673,6 @@ class RegressionMarginDisparityDiscrepancy(_MarginDisparity):
         super().__init__(margin, reduction, **kwargs)
         self.loss_function = loss_function
 
-    def _disparities(self) -> Disparities:
-        return _of_regressors(self.loss_function)
+    def _measured(self, *batch: Any) -> Statistics:
+        disparities = _of_regressors(self.loss_function)
+        return _statistics(*batch, disparities=disparities, margin=self.margin, reduction=self.reduction)

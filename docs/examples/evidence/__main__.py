@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from evidence import authors, class_weights, data, selection
-from evidence.kept import code, once, versions
+from evidence.kept import RESULTS, code, once, versions
 from evidence.report import picture, section, write
 from evidence.summary import summary
 from evidence.task import SOURCE_ONLY, Budget, load, run
@@ -40,7 +40,6 @@ TASKS = (
 )
 PAGE = Path(__file__).parents[2] / "evidence.md"
 SUMMARIES = (PAGE, PAGE.with_name("choosing.md"))  # where the table over all tasks stands, too
-RESULTS = Path(__file__).with_name("results")
 STUDIES = {  # without rows in one table
     "selection": selection.study,
     "class_weights": class_weights.study,

@@ -40,15 +40,14 @@ from torch.nn import functional as F
 from adaption import AdversarialDiscriminativeLoss, ClassifierDiscrepancyLoss
 from adaption.layers import DomainDiscriminator
 from evidence import digits
-from evidence.kept import code, listed, once, versions
-from evidence.report import Interval, better, difference, head, last, line
+from evidence.kept import RESULTS, code, listed, once, versions
+from evidence.report import difference, gain, head, last, line, spread
 from evidence.selection import Study
 from evidence.task import OFF, SOURCE_ONLY, batches
 
 TASK = Study(digits.TASK.needs, seeds=3)
 SHIFT = "USPS to MNIST"
 SIDE, BATCH, CHECKPOINTS = 28, 128, 10
-FIGURES = Path(__file__).with_name("results") / "digits.json"
 
 
 class Steps(NamedTuple):
@@ -245,13 +244,13 @@ def study(arguments: argparse.Namespace, console: Console) -> str:
 
 def section(runs: dict[tuple[Any, ...], Accuracies], seeds: range) -> str:
     """The section of the page, in Markdown."""
-    short = json.loads(FIGURES.read_text())["results"][SHIFT]
+    short = json.loads((RESULTS / "digits.json").read_text())["results"][SHIFT]
     columns = ("source only", "switched off", "last step", "minus source only, 95 % interval", "best of ten")
     lines = head("", *columns, "published", "800 steps")
     for method in METHODS:
         each = [runs[method, seed] for seed in seeds]
         final = {row: np.array([one[row][-1] for one in each]) for row in each[0]}
-        gain, off = difference(final[method], final[SOURCE_ONLY]), final.get(f"{method}{OFF}")
+        off = final.get(f"{method}{OFF}")
         (paper,) = (figures[SHIFT] for figures in digits.TASK.published.values() if method in figures[SHIFT])
         lines.append(
             line(
@@ -259,7 +258,7 @@ def section(runs: dict[tuple[Any, ...], Accuracies], seeds: range) -> str:
                 spread(final[SOURCE_ONLY]),
                 "" if off is None else spread(off),
                 spread(final[method]),
-                f"{bold(gain)} ({gain.low:+.1f} to {gain.high:+.1f})",
+                gain(difference(final[method], final[SOURCE_ONLY]), lower=False),
                 spread(np.array([max(one[method]) for one in each])),
                 f"{paper[method]:.1f}",
                 spread(last(short[method], digits.TASK.score)),
@@ -276,13 +275,3 @@ def section(runs: dict[tuple[Any, ...], Accuracies], seeds: range) -> str:
             ),
         ]
     )
-
-
-def bold(gain: Interval) -> str:
-    """The mean of a gain, bold where the whole interval is above 0."""
-    return f"**{gain.mean:+.1f}**" if better(gain, lower=False) else f"{gain.mean:+.1f}"
-
-
-def spread(values: Any) -> str:
-    """Mean and standard deviation."""
-    return f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[3]
+RESULTS = Path(__file__).with_name("results")  # the figures of every epoch, a file for each task
 
 
 def once(job: Callable[..., Any], *arguments: Any, kept: Path, code: str, **settings: Any) -> Any:

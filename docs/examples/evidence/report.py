@@ -101,6 +101,17 @@ def head(*cells: str) -> list[str]:
     return [line(*cells), line("---", *["---:"] * (len(cells) - 1))]
 
 
+def spread(values: NDArray) -> str:
+    """Mean and standard deviation."""
+    return f"{values.mean():.1f}{GLUE}±{GLUE}{values.std(ddof=1):.1f}"
+
+
+def gain(interval: Interval, *, lower: bool) -> str:
+    """A mean of differences and its interval, bold where it is certain."""
+    mark = "**" if better(interval, lower=lower) else ""
+    return f"{mark}{interval.mean:+.1f}{mark} ({interval.low:+.1f}{GLUE}to{GLUE}{interval.high:+.1f})"
+
+
 def table(task: Task, shift: str, runs: Runs) -> list[str]:
     """A line for each row: means and deviations over seeds, differences, distances."""
     figures = list(runs[SOURCE_ONLY][0]["figures"][0])
@@ -111,15 +122,13 @@ def table(task: Task, shift: str, runs: Runs) -> list[str]:
     lines = head("", task.score, *minus, *others, "distance, first and last epoch", "agreement", *published)
     for row, histories in runs.items():
         score = last(histories, task.score)
-        cells = [f"{score.mean():.1f}{GLUE}±{GLUE}{score.std(ddof=1):.1f}"]
+        cells = [spread(score)]
         for name in against:
             reference = row + OFF if name == OFF else name
             if row == reference or reference not in runs:
                 cells.append("")
                 continue
-            interval = difference(score, last(runs[reference], task.score))
-            mark = "**" if better(interval, lower=task.lower_is_better) else ""
-            cells.append(f"{mark}{interval.mean:+.1f}{mark} ({interval.low:+.1f}{GLUE}to{GLUE}{interval.high:+.1f})")
+            cells.append(gain(difference(score, last(runs[reference], task.score)), lower=task.lower_is_better))
         cells += [f"{last(histories, figure).mean():.1f}" for figure in others]
         first, final = curves(histories).mean(0)[[0, -1]]
         rank = agreement(task, histories)

@@ -126,6 +126,7 @@ class Shortcut:
         evaluate: from the same tensors and settings to the same values, and notes for `gradients`.
         gradients: from the notes, the gradients of the values and the settings to the gradients of the tensors, None
             for those that have none.
+        constants: the number of values, the last ones, that have no gradient.
     """
 
     def __init__(
@@ -133,8 +134,9 @@ class Shortcut:
         formula: Callable[..., Values],
         evaluate: Callable[..., tuple[Values, Values]],
         gradients: Callable[..., tuple[Tensor | None, ...]],
+        constants: int = 0,
     ) -> None:
-        self.formula, self.evaluate, self.gradients = formula, evaluate, gradients
+        self.formula, self.evaluate, self.gradients, self.constants = formula, evaluate, gradients, constants
 
     def __call__(self, *tensors: Tensor, **settings: float) -> Values:
         if torch.compiler.is_compiling() or _more_than_a_gradient(tensors):
@@ -158,16 +160,22 @@ class _Shortcut(Function):
         values, notes = how.evaluate(*tensors, **settings)
         ctx.how, ctx.settings = how, settings
         ctx.save_for_backward(*tensors, *notes)
+        if how.constants:
+            ctx.set_materialize_grads(False)
+            ctx.mark_non_differentiable(*values[-how.constants :])
         return values
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         saved, needs = ctx.saved_tensors, ctx.needs_input_grad[2:]  # once: checkpointing forbids to ask twice
+        outer = outer[: len(outer) - ctx.how.constants]
+        if outer[0] is None:
+            return (None,) * (2 + len(needs))
         if not torch.is_grad_enabled():
             return None, None, *ctx.how.gradients(saved[len(needs) :], outer, **ctx.settings)
         # views, because hooks of the tensors themselves run when this gradient reaches them
         tensors = [tensor.view_as(tensor) for tensor in saved[: len(needs)]]
-        values = ctx.how.formula(*tensors, **ctx.settings)
+        values = ctx.how.formula(*tensors, **ctx.settings)[: len(outer)]
         needed = [tensor for tensor, need in zip(tensors, needs, strict=True) if need]
         gradients = list(torch.autograd.grad(values, needed, outer, create_graph=True))
         return None, None, *(gradients.pop(0) if need else None for need in needs)

@@ -9,8 +9,9 @@ from adaption._modes import outside_modes
 from adaption._unmoved import recomputing
 
 _SEED = 20_190_304
-BITS = 32
-_MASK = 2**BITS - 1
+# Odd numbers of 64 bits, of which products keep the last 64: the first is 2^64 over the golden ratio, so that the
+# numbers of no two draws come from overlapping places; the others are those of SplitMix64 (Steele et al. 2014).
+_STEP, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
 
 class Draws(nn.Module):
@@ -33,16 +34,10 @@ class Draws(nn.Module):
         self.draws.zero_()
 
     def draw(self, number: int, device: torch.device) -> Tensor:
-        """Integers from 0 to below 2^32."""
+        """Integers of 64 bits. Their first bits are the most random ones."""
         if self.training and not recomputing():
             with outside_modes():
                 self.draws.add_(1)
         count = self.draws if self.training else torch.zeros_like(self.draws)
-        return _hashed(torch.arange(number, device=device) + _hashed(count.to(device) + _SEED))
-
-
-def _hashed(number: Tensor) -> Tensor:
-    """Scatter integers over those of 32 bits. Products stay below 2^63."""
-    for _ in range(2):
-        number = (number >> 16).bitwise_xor_(number).mul_(0x45D9F3B).bitwise_and_(_MASK)
-    return (number >> 16).bitwise_xor_(number)
+        places = torch.arange(_SEED, _SEED + number, device=device).add_(count.to(device), alpha=_STEP).mul_(_FIRST)
+        return (places >> 32).bitwise_xor_(places).mul_(_SECOND)

@@ -65,6 +65,9 @@ class BatchMeanMetric(GlobalBatchMetric):
         values, num_batches = statistics
         return values / num_batches
 
+    def _batch_value(self, *statistics: Tensor) -> Tensor:
+        return statistics[0]
+
 
 def gather_batch(caller: str, batch: dict[str, Any], group: Any = None) -> tuple[Any, ...]:
     r"""The arguments of a batch, each a tensor, a list of tensors or None, with the rows of all ranks in rank order.

@@ -19,14 +19,15 @@ times the divergence :math:`\mathrm{KL}` between them, :math:`\lambda = \tau / (
 
 Logarithms keep all of this finite, but cost an exponential of each pair of samples at each step. So they are used only
 once in ten steps, for the rows. Then the entries of the matrix :math:`e^{f_i + g_j - M_{ij} / \varepsilon}` are in
-range; the other steps correct the potentials by factors u and v, each from a product with that matrix. The factors are
-clipped, which has no effect once the potentials have converged.
+range; the other steps correct the potentials by factors u and v, each from a product with that matrix, and hold
+:math:`a u` and :math:`b v`, which is all that the next product and the plan need. The factors are clipped, which has no
+effect once the potentials have converged.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ _STEPS = 10  # for each exponential
 _TOLERANCE = 1e-9  # of the potentials: below it, steps change digits that float32 has not
 # Of a factor, whose products with weights and with an entry of the matrix must stay in range.
 _LARGEST = {torch.float64: 1e100, torch.float32: 1e12}
+_SMALLEST_WEIGHT = {torch.float64: 1e-200, torch.float32: 1e-24}  # for that of a sample that counts nothing
 
 
 class Transport:
@@ -50,36 +52,44 @@ class Transport:
     """
 
     def __init__(self, cost: Tensor, source_weights: Tensor, target_weights: Tensor, softness: float = 1.0) -> None:
-        self.a, self.b, self._softness, self._cost = source_weights, target_weights, softness, cost
+        least = _SMALLEST_WEIGHT[cost.dtype]
+        self.a, self.b = source_weights.clamp(min=least), target_weights.clamp(min=least)
+        self._softness, self._cost = softness, cost
         self._gain = target_weights.log() - cost  # less than nothing from a sample that counts nothing
         self._matrix = torch.empty_like(cost)
         self.f = -softness * self._gain.amax(1)
         self.g = -softness * ((source_weights.log() + self.f).unsqueeze(1) - cost).logsumexp(0)
 
-    def advance(self, steps: int) -> Tensor:
-        """Take some steps; return by how much the last one has changed the potentials of the columns."""
+    def advance(self, steps: int) -> None:
+        """Take some steps."""
         self.f = -self._softness * torch.add(self._gain, self.g, out=self._matrix).amax(1)
         # only a sample that counts nothing can have an entry beyond the bound
         largest = math.log(_LARGEST[self.f.dtype])
         matrix = torch.sub(self.g, self._cost, out=self._matrix).add_(self.f.unsqueeze(1)).clamp_(max=largest).exp_()
-        # what the potentials in the matrix would add to those of soft constraints
-        start_u, start_v = (torch.exp((self._softness - 1) * potential) for potential in (self.f, self.g))
-        u, v = self._factor(torch.mv(matrix, self.b), start_u), torch.ones_like(self.g)
+        rows, columns = self._side(self.a, self.f), self._side(self.b, self.g)
+        au, bv = rows(torch.mv(matrix, self.b)), self.b
         for _ in range(steps):
-            before, v = v, self._factor(torch.mv(matrix.T, self.a * u), start_v)
-            u = self._factor(torch.mv(matrix, self.b * v), start_u)
-        self.f, self.g = self.f + u.log(), self.g + v.log()
-        self._factors = self.a * u, self.b * v
-        return (v / before - 1).abs().amax()
+            before, bv = bv, columns(torch.mv(matrix.T, au))
+            au = rows(torch.mv(matrix, bv))
+        self.f, self.g = self.f + (au / self.a).log_(), self.g + (bv / self.b).log_()
+        self._factors, self._before = (au, bv), before
 
-    def _factor(self, sums: Tensor, start: Tensor) -> Tensor:
-        largest = _LARGEST[sums.dtype]
-        return (start / (sums if self._softness == 1 else sums**self._softness)).clamp_(1 / largest, largest)
+    def changes(self) -> bool:
+        """Whether the last step has changed the potentials of the columns."""
+        return bool((self._factors[1] / self._before - 1).abs().amax() >= _TOLERANCE)
+
+    def _side(self, weights: Tensor, potential: Tensor) -> Callable[[Tensor], Tensor]:
+        """From the sums of rows or columns to their weights times the factors."""
+        softness, largest = self._softness, _LARGEST[weights.dtype]
+        # of soft constraints, what the potential in the matrix would add to the new one; 0 / 0 would be NaN
+        start = weights if softness == 1 else weights * torch.exp((softness - 1) * potential).clamp_(min=1 / largest)
+        low, high = weights / largest, weights * largest
+        return lambda sums: (start / (sums if softness == 1 else sums**softness)).clamp_(low, high)
 
     def plan(self) -> Tensor:
         """The mass that each source sample sends to each target sample, shape ``(n, m)``."""
-        rows, columns = self._factors
-        return (self._matrix * columns).mul_(rows.unsqueeze(1))
+        au, bv = self._factors
+        return (self._matrix * bv).mul_(au.unsqueeze(1))
 
     def dual(self) -> Tensor:
         """The minimum, in units of the regularisation: a lower bound after too few steps."""
@@ -93,8 +103,9 @@ def solve(problems: Sequence[Transport], max_iters: int) -> None:
     """
     for start in range(0, max_iters, _STEPS):
         steps = min(_STEPS, max_iters - start)
-        changes = [problem.advance(steps) for problem in problems]
-        if asks(changes[0]) and all(float(change) < _TOLERANCE for change in changes):
+        for problem in problems:
+            problem.advance(steps)
+        if asks(problems[0].f) and not any(problem.changes() for problem in problems):
             break
 
 

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics.utilities import rank_zero_warn
 
 from adaption import _checks
-from adaption._draws import BITS, Draws
+from adaption._draws import Draws
 from adaption._metric import AdditiveMetric, Statistics
 from adaption._modes import inside_transforms
 from adaption._passes import passed, spare_buffers
@@ -19,7 +19,7 @@ from adaption._precision import as_parameters, full_precision
 from adaption.adversarial._discriminator import Discriminator, check_discriminator, through
 from adaption.layers.gradient_reversal import GradientReversalLayer
 
-_DIGITS = 24  # of float32
+_BITS = 24  # digits of float32
 
 
 class WassersteinDomainLoss(AdditiveMetric):
@@ -166,9 +166,10 @@ class _Points(Draws):
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """As many points as the larger domain has samples."""
         number = max(len(source), len(target))
-        first, second, place = self.draw(3 * number, source.device).view(3, number)
-        of_source, of_target = source[first * len(source) >> BITS], target[second * len(target) >> BITS]
-        share = (place >> BITS - _DIGITS).to(source.dtype) / 2**_DIGITS
+        bits = (self.draw(3 * number, source.device) >> 64 - _BITS).bitwise_and_(2**_BITS - 1)
+        first, second, place = bits.view(3, number)
+        of_source, of_target = source[first * len(source) >> _BITS], target[second * len(target) >> _BITS]
+        share = place.to(source.dtype) / 2**_BITS
         return torch.lerp(of_target, of_source, share.view(-1, *[1] * (source.ndim - 1)))
 
 

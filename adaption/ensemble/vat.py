@@ -199,7 +199,7 @@ def _gradient(ask: Ask, samples: Tensor, clean: Tensor) -> Tensor:
 
 def _unit(rows: Tensor, otherwise: Tensor) -> Tensor:
     """Rows scaled to length 1, even if their squares underflow."""
-    largest = rows.abs().amax(1, keepdim=True)
+    largest = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True)
     scaled = rows / largest
     unit = scaled / torch.linalg.vector_norm(scaled, dim=1, keepdim=True)
     return torch.where(largest == 0, otherwise.to(rows.dtype), unit)

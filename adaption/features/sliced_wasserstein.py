@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from adaption import _checks
 from adaption._directions import Directions
@@ -65,15 +66,14 @@ def sliced_wasserstein(source_features: Tensor, target_features: Tensor, project
     check_pair(source_features, target_features)
     _checks.matrix("projections", projections, "directions")
     _check_width(projections, source_features)
-    # numbers far from 0 would lose the digits in which they differ
-    centre = (source_features.detach().mean(0) + target_features.detach().mean(0)) / 2
-    directions = projections.detach().to(centre.dtype).T
-    domains = source_features - centre, target_features - centre
-    source, target = (torch.mm(directions, rows.T).sort(1).values for rows in domains)
-    n, m = source.shape[1], target.shape[1]
+    n, m, rows = len(source_features), len(target_features), torch.cat([source_features, target_features])
+    rows = rows - rows.detach().mean(0)  # numbers far from 0 would lose the digits in which they differ
+    projected = torch.mm(projections.detach().to(rows.dtype).T, rows.T)
     if n == m:
-        return (source - target).square().mean()
-    return _along_the_quantiles(source, target, n, m) / len(directions)
+        source, target = projected.unflatten(1, (2, n)).sort(2).values.unbind(1)
+        return F.mse_loss(source, target)
+    source, target = (part.sort(1).values for part in projected.split([n, m], 1))
+    return _along_the_quantiles(source, target, n, m) / len(projected)
 
 
 def _check_width(projections: Tensor, features: Tensor) -> None:

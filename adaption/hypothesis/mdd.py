@@ -247,7 +247,8 @@ def _statistics_of_classifiers(
     if reduction == "mean" and source_weights is target_weights is None:
         value, source, target = _mean(*tensors, margin=margin, n=len(source_output))
         return source, _places(source_output), target, _places(target_output), value
-    values = _log_probabilities(*tensors)
+    log_p, log_rest = _log_probabilities(*tensors)
+    values = -log_p, log_rest
     return _of_values(values, source_output, target_output, source_weights, target_weights, margin, reduction)
 
 
@@ -262,73 +263,59 @@ def _places(output: Tensor) -> int:
 
 
 def _of_classes(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Tensor) -> Values:
-    """The main head's classes, and the adversarial head's logits."""
+    """The main head's classes with their logits, and the adversarial head's logits."""
     _checks.not_probabilities("source_output_adv", source_adv)
     _checks.not_probabilities("target_output_adv", target_adv)
     largest, labels = torch.cat([source.detach(), target.detach()]).max(1, keepdim=True)
-    no_label = largest - largest  # 0, but NaN where the main head's logits are not finite: those have no largest
-    return labels, no_label, source_adv, target_adv
+    return labels, largest, source_adv, target_adv
 
 
-def _formula(labels: Tensor, no_label: Tensor, source_adv: Tensor, target_adv: Tensor) -> Values:
-    """``-log p`` and ``log(1 - p)`` of the labels, from their log-odds ``log(p / (1 - p))``."""
+def _log_probabilities(labels: Tensor, largest: Tensor, source_adv: Tensor, target_adv: Tensor) -> Values:
+    """``log p`` and ``log(1 - p)`` of the labels, from their log-odds ``log(p / (1 - p))``."""
     adv = torch.cat([source_adv, target_adv])
     # the smallest number and not minus infinity: where all others are that, the largest of them is to be finite
     others = adv.scatter(1, labels, torch.finfo(adv.dtype).min)
+    no_label = largest - largest  # 0, but NaN where the main head's logits are not finite: those have no largest
     odds = log_odds((adv.gather(1, labels) + no_label).squeeze(1), others)
-    return -F.logsigmoid(odds[: len(source_adv)]), F.logsigmoid(-odds[len(source_adv) :])
-
-
-def _evaluate(labels: Tensor, no_label: Tensor, source_adv: Tensor, target_adv: Tensor) -> tuple[Values, Values]:
-    n, others = len(source_adv), torch.cat([source_adv, target_adv])
-    signed_odds = others.gather(1, labels).add_(no_label)
-    others.scatter_(1, labels, torch.finfo(others.dtype).min)
-    largest = others.amax(1, keepdim=True)
-    others.sub_(largest).exp_()
-    sums = others.sum(1, keepdim=True)
-    signed_odds.sub_(largest).sub_(sums.log())
-    signed_odds[n:].neg_()
-    losses = F.logsigmoid(signed_odds.squeeze(1))
-    return (-losses[:n], losses[n:]), (signed_odds, labels, others, sums)
-
-
-def _gradients(notes: Values, outer: Values) -> tuple[Tensor | None, ...]:
-    of_source, of_target = outer
-    return _through(notes, of_source.unsqueeze(1), of_target.unsqueeze(1), len(of_source))
-
-
-def _through(notes: Values, of_source: Tensor, of_target: Tensor, n: int) -> tuple[Tensor | None, ...]:
-    """For the log-odds both losses have the derivative ``-sigmoid(..)``, and for the others these have a softmax."""
-    signed_odds, labels, others, sums = notes
-    slopes = torch.sigmoid(-signed_odds)
-    factors = torch.cat([slopes[:n] * of_source, slopes[n:] * of_target])
-    gradient = others * (factors / sums)
-    gradient.scatter_(1, labels, -factors)
-    return None, None, gradient[:n], gradient[n:]
+    return F.logsigmoid(odds[: len(source_adv)]), F.logsigmoid(-odds[len(source_adv) :])
 
 
 def _mean_formula(*tensors: Tensor, margin: float, **_: int) -> Values:
     """The sum of the means of both domains, and the sum of each."""
-    source, target = _formula(*tensors)
-    source = -margin * source
-    return source.mean() + target.mean(), source.sum(), target.sum()
+    source, target = _log_probabilities(*tensors)
+    source = margin * source
+    return source.mean() + target.mean(), source.detach().sum(), target.detach().sum()
 
 
-def _mean_evaluate(*tensors: Tensor, margin: float, **_: int) -> tuple[Values, Values]:
-    (source, target), notes = _evaluate(*tensors)
-    of_source, of_target = source.sum().mul_(-margin), target.sum()
-    return (of_source / source.numel() + of_target / target.numel(), of_source, of_target), notes
+def _mean_evaluate(
+    labels: Tensor, largest: Tensor, source_adv: Tensor, target_adv: Tensor, *, margin: float, n: int
+) -> tuple[Values, Values]:
+    others = torch.cat([source_adv, target_adv])
+    odds = others.gather(1, labels).add_(largest, alpha=0)  # NaN where the largest is not finite
+    top = others.scatter_(1, labels, torch.finfo(others.dtype).min).amax(1, keepdim=True)
+    sums = others.sub_(top).exp_().sum(1, keepdim=True)
+    odds.sub_(top).sub_(sums.log())
+    odds[n:].neg_()
+    logs = F.logsigmoid(odds)
+    source, target = logs[:n].sum().mul_(margin), logs[n:].sum()
+    places = logs.numel() // len(logs)  # of a sample
+    value = torch.add(source / (n * places), target, alpha=1 / ((len(logs) - n) * places))
+    return (value, source, target), (logs, labels, others, sums)
 
 
 def _mean_gradients(notes: Values, outer: Values, margin: float, n: int) -> tuple[Tensor | None, ...]:
-    signed_odds, of_value, places = notes[0], outer[0], notes[0][0].numel()
-    of_source = torch.add(outer[1], of_value, alpha=1 / (n * places)).mul_(-margin)
-    of_target = torch.add(outer[2], of_value, alpha=1 / ((len(signed_odds) - n) * places))
-    return _through(notes, of_source, of_target, n)
+    """The log-odds have the derivative 1 for the label, and minus a softmax for the others."""
+    logs, labels, others, sums = notes
+    places = logs.numel() // len(logs)
+    slopes = torch.expm1(logs)  # minus the derivative of the logarithm of a sigmoid
+    slopes[:n].mul_(-margin / (n * places))
+    slopes[n:].mul_(1 / ((len(logs) - n) * places))
+    slopes = slopes * outer[0]
+    gradient = (others * (slopes / -sums)).scatter_(1, labels, slopes)
+    return None, None, gradient[:n], gradient[n:]
 
 
-_log_probabilities = Shortcut(_formula, _evaluate, _gradients)
-_mean = Shortcut(_mean_formula, _mean_evaluate, _mean_gradients)
+_mean = Shortcut(_mean_formula, _mean_evaluate, _mean_gradients, constants=2)
 
 
 def regression_margin_disparity_discrepancy(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.bench import markdown, promise_rows, tables
+from benchmarks.bench import LAUNCHED, markdown, promise_rows, tables
 from benchmarks.contestants import CONTESTANTS, leaves
 from benchmarks.launches import launches
 from benchmarks.measure import DANN, MMD, PROMISES, linear, with_own_forward
@@ -61,6 +61,14 @@ def test_launches_are_those_of_the_kernels_alone() -> None:
     assert launches(lambda: torch.empty(3).fill_(1.0)) == 1
     # the gradient begins as a one, and is multiplied by exp(x)
     assert launches(lambda: torch.autograd.grad(x.exp().sum(), x)) == 2 + 2
+
+
+@pytest.mark.parametrize("loss", [loss for loss, library in CONTESTANTS if library == "plain autograd"])
+def test_no_step_launches_a_quarter_more_than_the_plain_formula(loss: str) -> None:
+    """Apart from formulas with a decomposition, which counts as one and on accelerators waits for the host."""
+    torch.manual_seed(0)
+    ours, plain = (launches(CONTESTANTS[loss, library](*LAUNCHED)) for library in ("adaption", "plain autograd"))
+    assert ours <= 1.25 * plain or loss in {"BSP", "RSD", "DARE-GRAM", "nuclear norm", "DALN"}
 
 
 @pytest.mark.parametrize(("loss", "n", "d", "most"), [("MMD", 64, 256, 45), ("BSP", 256, 512, 80)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -68,6 +69,26 @@ def test_an_outlier_stays_where_it_is_if_margins_are_soft() -> None:
     assert free.grad is not None
     assert bound.grad[0].norm() > 10
     assert free.grad[0].norm() < 1e-3 * bound.grad[0].norm()
+
+
+@pytest.mark.parametrize("distance", [0.0, 100.0, 1e4])
+@pytest.mark.parametrize(("regularization", "penalty"), [(0.05, 1.0), (0.05, 0.01), (1e-3, 0.01)])
+def test_soft_margins_are_those_of_the_iteration_in_logarithms(
+    distance: float, regularization: float, penalty: float
+) -> None:
+    """Also where the masses of an outlier, and all its entries of the matrix, are smaller than any number."""
+    source, labels, target, logits = batch(12, 9)
+    source[0] += distance
+    cost = 0.01 * (source[:, None] - target).square().sum(2) - logits.log_softmax(1).T[labels]
+    scaled = cost / (regularization * cost.mean())
+    share = penalty / (penalty + regularization)
+    f = torch.zeros(12, dtype=torch.float64)
+    for _ in range(3000):
+        g = -share * (f[:, None] - scaled - math.log(12)).logsumexp(0)
+        f = -share * (g - scaled - math.log(9)).logsumexp(1)
+    expected = (torch.exp(f[:, None] + g - scaled) / (12 * 9) * cost).sum()
+    settings: dict[str, Any] = {"regularization": regularization, "marginal_penalty": penalty, "max_iters": 3000}
+    torch.testing.assert_close(jdot(source, labels, target, logits, **settings), expected, rtol=1e-7, atol=0)
 
 
 def test_a_dear_penalty_is_that_of_fixed_margins() -> None:

@@ -124,9 +124,9 @@ class Shortcut:
     Args:
         formula: from tensors and settings to values.
         evaluate: from the same tensors and settings to the same values, and notes for `gradients`.
-        gradients: from the notes, the gradients of the values and the settings to the gradients of the tensors, None
-            for those that have none.
-        constants: the number of values, the last ones, that have no gradient.
+        gradients: from the notes, the gradients of the values that have one and the settings to the gradients of the
+            tensors, None for those that have none.
+        constants: how many of the values, the last ones, have no gradient. The formula detaches them.
     """
 
     def __init__(
@@ -161,12 +161,12 @@ class _Shortcut(Function):
         ctx.how, ctx.settings = how, settings
         ctx.save_for_backward(*tensors, *notes)
         if how.constants:
-            ctx.set_materialize_grads(False)
+            ctx.set_materialize_grads(False)  # or autograd would make zeros for them
             ctx.mark_non_differentiable(*values[-how.constants :])
         return values
 
     @staticmethod
-    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *outer: Tensor | None) -> tuple[Tensor | None, ...]:
         saved, needs = ctx.saved_tensors, ctx.needs_input_grad[2:]  # once: checkpointing forbids to ask twice
         outer = outer[: len(outer) - ctx.how.constants]
         if outer[0] is None:

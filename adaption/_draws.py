@@ -9,8 +9,8 @@ from adaption._modes import outside_modes
 from adaption._unmoved import recomputing
 
 _SEED = 20_190_304
-# Odd numbers of 64 bits, of which products keep the last 64: the first is 2^64 over the golden ratio, so that the
-# numbers of no two draws come from overlapping places; the others are those of SplitMix64 (Steele et al. 2014).
+# The constants of SplitMix64 (Steele et al. 2014) as signed integers; a product keeps its lowest 64 bits. The first is
+# 2^64 over the golden ratio: its multiples lie far apart, so that different draws hash different integers.
 _STEP, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
 
@@ -34,7 +34,7 @@ class Draws(nn.Module):
         self.draws.zero_()
 
     def draw(self, number: int, device: torch.device) -> Tensor:
-        """Integers of 64 bits. Their first bits are the most random ones."""
+        """Integers that are uniform over all of 64 bits; the highest bits are the most random ones."""
         if self.training and not recomputing():
             with outside_modes():
                 self.draws.add_(1)

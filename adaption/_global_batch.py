@@ -66,6 +66,7 @@ class BatchMeanMetric(GlobalBatchMetric):
         return values / num_batches
 
     def _batch_value(self, *statistics: Tensor) -> Tensor:
+        """Return the value itself: a division by 1 would take a launch forward and one backward."""
         return statistics[0]
 
 

@@ -19,9 +19,9 @@ times the divergence :math:`\mathrm{KL}` between them, :math:`\lambda = \tau / (
 
 Logarithms keep all of this finite, but cost an exponential of each pair of samples at each step. So they are used only
 once in ten steps, for the rows. Then the entries of the matrix :math:`e^{f_i + g_j - M_{ij} / \varepsilon}` are in
-range; the other steps correct the potentials by factors u and v, each from a product with that matrix, and hold
-:math:`a u` and :math:`b v`, which is all that the next product and the plan need. The factors are clipped, which has no
-effect once the potentials have converged.
+range; the other steps correct the potentials by factors u and v, each from a product with that matrix. Only
+:math:`a u` and :math:`b v` are stored: the next product and the plan need no more. The factors are clipped, which does
+not change the plan once the potentials have converged.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ _STEPS = 10  # for each exponential
 _TOLERANCE = 1e-9  # of the potentials: below it, steps change digits that float32 has not
 # Of a factor, whose products with weights and with an entry of the matrix must stay in range.
 _LARGEST = {torch.float64: 1e100, torch.float32: 1e12}
-_SMALLEST_WEIGHT = {torch.float64: 1e-200, torch.float32: 1e-24}  # for that of a sample that counts nothing
+# In place of a weight of 0, by which factors are divided. Divided by the largest factor, it is still in range.
+_SMALLEST_WEIGHT = {torch.float64: 1e-200, torch.float32: 1e-24}
 
 
 class Transport:
@@ -61,7 +62,7 @@ class Transport:
         self.g = -softness * ((source_weights.log() + self.f).unsqueeze(1) - cost).logsumexp(0)
 
     def advance(self, steps: int) -> None:
-        """Take some steps."""
+        """Take so many steps of the iteration."""
         self.f = -self._softness * torch.add(self._gain, self.g, out=self._matrix).amax(1)
         # only a sample that counts nothing can have an entry beyond the bound
         largest = math.log(_LARGEST[self.f.dtype])
@@ -72,24 +73,23 @@ class Transport:
             before, bv = bv, columns(torch.mv(matrix.T, au))
             au = rows(torch.mv(matrix, bv))
         self.f, self.g = self.f + (au / self.a).log_(), self.g + (bv / self.b).log_()
-        self._factors, self._before = (au, bv), before
+        self._au, self._bv, self._before = au, bv, before
 
     def changes(self) -> bool:
-        """Whether the last step has changed the potentials of the columns."""
-        return bool((self._factors[1] / self._before - 1).abs().amax() >= _TOLERANCE)
+        """Whether the last step has changed a potential of the columns by more than the tolerance."""
+        return bool((self._bv / self._before - 1).abs().amax() >= _TOLERANCE)
 
     def _side(self, weights: Tensor, potential: Tensor) -> Callable[[Tensor], Tensor]:
-        """From the sums of rows or columns to their weights times the factors."""
+        """The function from the sums of rows or columns to their weights times their factors."""
         softness, largest = self._softness, _LARGEST[weights.dtype]
-        # of soft constraints, what the potential in the matrix would add to the new one; 0 / 0 would be NaN
+        # the factor of a potential f is e^((λ - 1) f) / sums^λ; where both underflow, 0 / 0 would be NaN
         start = weights if softness == 1 else weights * torch.exp((softness - 1) * potential).clamp_(min=1 / largest)
         low, high = weights / largest, weights * largest
         return lambda sums: (start / (sums if softness == 1 else sums**softness)).clamp_(low, high)
 
     def plan(self) -> Tensor:
         """The mass that each source sample sends to each target sample, shape ``(n, m)``."""
-        au, bv = self._factors
-        return (self._matrix * bv).mul_(au.unsqueeze(1))
+        return (self._matrix * self._bv).mul_(self._au.unsqueeze(1))
 
     def dual(self) -> Tensor:
         """The minimum, in units of the regularisation: a lower bound after too few steps."""

@@ -19,7 +19,7 @@ from adaption._precision import as_parameters, full_precision
 from adaption.adversarial._discriminator import Discriminator, check_discriminator, through
 from adaption.layers.gradient_reversal import GradientReversalLayer
 
-_BITS = 24  # digits of float32
+_BITS = 24  # the precision of float32
 
 
 class WassersteinDomainLoss(AdditiveMetric):

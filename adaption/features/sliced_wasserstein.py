@@ -66,10 +66,11 @@ def sliced_wasserstein(source_features: Tensor, target_features: Tensor, project
     check_pair(source_features, target_features)
     _checks.matrix("projections", projections, "directions")
     _check_width(projections, source_features)
-    n, m, rows = len(source_features), len(target_features), torch.cat([source_features, target_features])
+    n, m = len(source_features), len(target_features)
+    rows = torch.cat([source_features, target_features])
     rows = rows - rows.detach().mean(0)  # numbers far from 0 would lose the digits in which they differ
     projected = torch.mm(projections.detach().to(rows.dtype).T, rows.T)
-    if n == m:
+    if n == m:  # both domains in one sort
         source, target = projected.unflatten(1, (2, n)).sort(2).values.unbind(1)
         return F.mse_loss(source, target)
     source, target = (part.sort(1).values for part in projected.split([n, m], 1))

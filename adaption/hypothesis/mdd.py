@@ -263,7 +263,7 @@ def _places(output: Tensor) -> int:
 
 
 def _of_classes(source: Tensor, source_adv: Tensor, target: Tensor, target_adv: Tensor) -> Values:
-    """The main head's classes with their logits, and the adversarial head's logits."""
+    """The main head's classes and their logits, and the adversarial head's logits."""
     _checks.not_probabilities("source_output_adv", source_adv)
     _checks.not_probabilities("target_output_adv", target_adv)
     largest, labels = torch.cat([source.detach(), target.detach()]).max(1, keepdim=True)
@@ -275,13 +275,13 @@ def _log_probabilities(labels: Tensor, largest: Tensor, source_adv: Tensor, targ
     adv = torch.cat([source_adv, target_adv])
     # the smallest number and not minus infinity: where all others are that, the largest of them is to be finite
     others = adv.scatter(1, labels, torch.finfo(adv.dtype).min)
-    no_label = largest - largest  # 0, but NaN where the main head's logits are not finite: those have no largest
-    odds = log_odds((adv.gather(1, labels) + no_label).squeeze(1), others)
+    # plus 0, but NaN where the main head's logits are not finite: those have no largest
+    odds = log_odds(torch.add(adv.gather(1, labels), largest, alpha=0).squeeze(1), others)
     return F.logsigmoid(odds[: len(source_adv)]), F.logsigmoid(-odds[len(source_adv) :])
 
 
 def _mean_formula(*tensors: Tensor, margin: float, **_: int) -> Values:
-    """The sum of the means of both domains, and the sum of each."""
+    """The sum of the means of both domains, and without gradient the sum of each, for the epoch."""
     source, target = _log_probabilities(*tensors)
     source = margin * source
     return source.mean() + target.mean(), source.detach().sum(), target.detach().sum()
@@ -291,26 +291,25 @@ def _mean_evaluate(
     labels: Tensor, largest: Tensor, source_adv: Tensor, target_adv: Tensor, *, margin: float, n: int
 ) -> tuple[Values, Values]:
     others = torch.cat([source_adv, target_adv])
-    odds = others.gather(1, labels).add_(largest, alpha=0)  # NaN where the largest is not finite
+    odds = others.gather(1, labels).add_(largest, alpha=0)  # as above
     top = others.scatter_(1, labels, torch.finfo(others.dtype).min).amax(1, keepdim=True)
     sums = others.sub_(top).exp_().sum(1, keepdim=True)
     odds.sub_(top).sub_(sums.log())
     odds[n:].neg_()
     logs = F.logsigmoid(odds)
     source, target = logs[:n].sum().mul_(margin), logs[n:].sum()
-    places = logs.numel() // len(logs)  # of a sample
-    value = torch.add(source / (n * places), target, alpha=1 / ((len(logs) - n) * places))
+    value = torch.add(source / logs[:n].numel(), target, alpha=1 / logs[n:].numel())
     return (value, source, target), (logs, labels, others, sums)
 
 
 def _mean_gradients(notes: Values, outer: Values, margin: float, n: int) -> tuple[Tensor | None, ...]:
     """The log-odds have the derivative 1 for the label, and minus a softmax for the others."""
     logs, labels, others, sums = notes
-    places = logs.numel() // len(logs)
     slopes = torch.expm1(logs)  # minus the derivative of the logarithm of a sigmoid
-    slopes[:n].mul_(-margin / (n * places))
-    slopes[n:].mul_(1 / ((len(logs) - n) * places))
-    slopes = slopes * outer[0]
+    source, target = slopes[:n], slopes[n:]
+    source.mul_(-margin / source.numel())
+    target.mul_(1 / target.numel())
+    slopes = slopes * outer[0]  # not in place: there may be several gradients at once
     gradient = (others * (slopes / -sums)).scatter_(1, labels, slopes)
     return None, None, gradient[:n], gradient[n:]
 

@@ -54,9 +54,9 @@ ABOUT_LAUNCHES = (
     "way that accelerators take: forward and backward, without views and allocations. No value is read on the host. "
     "It was not run on a GPU.\n\n"
     "Each operation of torch counts as one launch, however many kernels it needs. So the decompositions in the plain "
-    "formulas of BSP, nuclear norm, DALN, RSD and DARE-GRAM count as one each, although they launch many kernels, and "
-    "on CUDA torch waits for each of them on the host; ours takes more and smaller steps, and never waits. All other "
-    "losses stay within a quarter of their formula."
+    "formulas of BSP, nuclear norm, DALN, RSD and DARE-GRAM count as one each, and on CUDA the host waits for each of "
+    "them. Ours takes more and smaller steps, and the host never waits. Every other loss takes at most a quarter more "
+    "launches than its formula."
 )
 COLUMNS = 4  # of the picture
 LONG = 2.0  # a contestant that takes longer than this is not asked for larger batches

@@ -11,6 +11,7 @@ from benchmarks.contestants import CONTESTANTS, leaves
 from benchmarks.launches import launches
 from benchmarks.measure import DANN, MMD, PROMISES, linear, with_own_forward
 
+DECOMPOSED = {"BSP", "RSD", "DARE-GRAM", "nuclear norm", "DALN"}  # in the formula, where it counts as one launch
 OURS = [entry for entry in CONTESTANTS if entry[1] in ("adaption", "plain autograd", "floor")]
 
 
@@ -63,12 +64,13 @@ def test_launches_are_those_of_the_kernels_alone() -> None:
     assert launches(lambda: torch.autograd.grad(x.exp().sum(), x)) == 2 + 2
 
 
-@pytest.mark.parametrize("loss", [loss for loss, library in CONTESTANTS if library == "plain autograd"])
-def test_no_step_launches_a_quarter_more_than_the_plain_formula(loss: str) -> None:
-    """Apart from formulas with a decomposition, which counts as one and on accelerators waits for the host."""
+@pytest.mark.parametrize(
+    "loss", [loss for loss, library in CONTESTANTS if library == "plain autograd" and loss not in DECOMPOSED]
+)
+def test_a_step_launches_at_most_a_quarter_more_than_the_plain_formula(loss: str) -> None:
     torch.manual_seed(0)
     ours, plain = (launches(CONTESTANTS[loss, library](*LAUNCHED)) for library in ("adaption", "plain autograd"))
-    assert ours <= 1.25 * plain or loss in {"BSP", "RSD", "DARE-GRAM", "nuclear norm", "DALN"}
+    assert ours <= 1.25 * plain
 
 
 @pytest.mark.parametrize(("loss", "n", "d", "most"), [("MMD", 64, 256, 45), ("BSP", 256, 512, 80)])

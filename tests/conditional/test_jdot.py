@@ -76,16 +76,16 @@ def test_an_outlier_stays_where_it_is_if_margins_are_soft() -> None:
 def test_soft_margins_are_those_of_the_iteration_in_logarithms(
     distance: float, regularization: float, penalty: float
 ) -> None:
-    """Also where the masses of an outlier, and all its entries of the matrix, are smaller than any number."""
+    """Also where the mass of an outlier and all its entries of the matrix underflow to 0."""
     source, labels, target, logits = batch(12, 9)
     source[0] += distance
     cost = 0.01 * (source[:, None] - target).square().sum(2) - logits.log_softmax(1).T[labels]
     scaled = cost / (regularization * cost.mean())
-    share = penalty / (penalty + regularization)
+    softness = penalty / (penalty + regularization)
     f = torch.zeros(12, dtype=torch.float64)
     for _ in range(3000):
-        g = -share * (f[:, None] - scaled - math.log(12)).logsumexp(0)
-        f = -share * (g - scaled - math.log(9)).logsumexp(1)
+        g = -softness * (f[:, None] - scaled - math.log(12)).logsumexp(0)
+        f = -softness * (g - scaled - math.log(9)).logsumexp(1)
     expected = (torch.exp(f[:, None] + g - scaled) / (12 * 9) * cost).sum()
     settings: dict[str, Any] = {"regularization": regularization, "marginal_penalty": penalty, "max_iters": 3000}
     torch.testing.assert_close(jdot(source, labels, target, logits, **settings), expected, rtol=1e-7, atol=0)

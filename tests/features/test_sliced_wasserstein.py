@@ -48,6 +48,13 @@ def test_a_batch_and_the_same_twice_are_0_apart() -> None:
         assert moved.grad.abs().max() == 0
 
 
+@pytest.mark.parametrize("n", [5, 64, 129])
+def test_equal_batches_are_exactly_0_apart(n: int) -> None:
+    """Also where products round."""
+    batch = torch.randn(n, 257)
+    assert sliced_wasserstein(batch, batch.clone(), torch.randn(257, 50)).item() == 0
+
+
 def test_a_shift_gives_its_square_over_the_width_on_average() -> None:
     source, _ = normal(7, 1, 4)
     shift = torch.tensor([1.0, -2.0, 0.5, 1.0], dtype=torch.float64)

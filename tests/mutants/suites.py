@@ -29,7 +29,7 @@ SUITES: dict[str, tuple[tuple[str, ...], str]] = {
     "_dense.py": (ENGINE, ""),
     "_distances.py": (ENGINE, ""),
     "_distributed.py": (("distributed", "machinery/test_joining.py"), ""),
-    "_draws.py": (("features/test_sliced_wasserstein.py", "adversarial/test_wasserstein.py"), "liced or WDGRL"),
+    "_draws.py": (("machinery/test_draws.py", "features/test_sliced_wasserstein.py"), "liced or WDGRL"),
     "_global_batch.py": (("distributed/test_gather.py", "distributed/test_gradients.py"), ""),
     "_host.py": (("machinery/test_mapped.py", "machinery/test_waiting.py", "predictions/test_entropy.py"), ""),
     "_kernels.py": ((*ENGINE, "distance/test_mmd_test.py", "conditional/test_cdd.py"), ""),

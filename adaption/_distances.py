@@ -65,7 +65,8 @@ class Distances:
         self.moves = isinstance(rule, str)
         self.exact = False
         self._kept: dict[tuple[Span, Span], Tensor] = {}
-        self.rows = features - features.mean(0)
+        rows = features - features[0]  # first, for equal rows to end at 0 exactly
+        self.rows = rows.sub_(rows.mean(0))
         self._norms = self.rows.square().sum(1)
         largest = float(self._norms.amax())
         safe = largest * max(_SAFE_RATIO, _SAFE_NARROW_RATIO / narrowest)

@@ -34,10 +34,11 @@ class Draws(nn.Module):
         self.draws.zero_()
 
     def draw(self, number: int, device: torch.device) -> Tensor:
-        """Integers that are uniform over all of 64 bits; the highest bits are the most random ones."""
+        """Integers of 64 bits, of which the highest ones are random."""
         if self.training and not recomputing():
             with outside_modes():
                 self.draws.add_(1)
-        count = self.draws if self.training else torch.zeros_like(self.draws)
+        # a 0 of the buffer: with a new one torch.compile would compute all integers beforehand, beyond 64 bits
+        count = self.draws if self.training else self.draws & 0
         places = torch.arange(_SEED, _SEED + number, device=device).add_(count.to(device), alpha=_STEP).mul_(_FIRST)
         return (places >> 32).bitwise_xor_(places).mul_(_SECOND)

@@ -351,7 +351,7 @@ class _Product:
 
 
 class _Pull(_Product):
-    """``scale * sum over j of F_ij (x_j - x_i)`` for a symmetric F, given in the same way; tiles are overwritten."""
+    """``scale * sum over j of F_ij (x_j - x_i)`` for a symmetric F, given in the same way."""
 
     def __init__(self, columns: Tensor, scale: Rate) -> None:
         super().__init__(columns, scale if isinstance(scale, float) else 1.0)
@@ -362,9 +362,7 @@ class _Pull(_Product):
 
     def add(self, tile: Tensor, i: Span, j: Span) -> None:
         tile = tile.to(self.total.dtype)  # one layer may be in float64, and another not
-        if i == j:  # both terms in one product
-            tile.diagonal().sub_(tile.sum(0))
         super().add(tile, i, j)
+        part(self.total, j).addcmul_(tile.sum(0).unsqueeze(1), part(self._columns, j), value=-self._scale)
         if i != j:
-            part(self.total, j).addcmul_(tile.sum(0).unsqueeze(1), part(self._columns, j), value=-self._scale)
             part(self.total, i).addcmul_(tile.sum(1, keepdim=True), part(self._columns, i), value=-self._scale)

@@ -67,14 +67,18 @@ def sliced_wasserstein(source_features: Tensor, target_features: Tensor, project
     _checks.matrix("projections", projections, "directions")
     _check_width(projections, source_features)
     n, m = len(source_features), len(target_features)
-    rows = torch.cat([source_features, target_features])
-    rows = rows - rows.detach().mean(0)  # numbers far from 0 would lose the digits in which they differ
-    projected = torch.mm(projections.detach().to(rows.dtype).T, rows.T)
-    if n == m:  # both domains in one sort
-        source, target = projected.unflatten(1, (2, n)).sort(2).values.unbind(1)
+    # the mean is subtracted, because numbers far from 0 would lose the digits in which they differ
+    if n == m:  # both domains in one product, which rounds equal ones alike, and in one sort
+        rows = torch.stack([source_features, target_features])
+        rows = rows - rows.detach().mean((0, 1))
+        directions = projections.detach().to(rows.dtype).T.expand(2, -1, -1)
+        source, target = torch.bmm(directions, rows.mT).sort(2).values.unbind()
         return F.mse_loss(source, target)
-    source, target = (part.sort(1).values for part in projected.split([n, m], 1))
-    return _along_the_quantiles(source, target, n, m) / len(projected)
+    rows = torch.cat([source_features, target_features])
+    rows = rows - rows.detach().mean(0)
+    directions = projections.detach().to(rows.dtype).T
+    source, target = (torch.mm(directions, part.T).sort(1).values for part in rows.split([n, m]))
+    return _along_the_quantiles(source, target, n, m) / len(directions)
 
 
 def _check_width(projections: Tensor, features: Tensor) -> None:

@@ -276,7 +276,8 @@ def _log_probabilities(labels: Tensor, largest: Tensor, source_adv: Tensor, targ
     # the smallest number and not minus infinity: where all others are that, the largest of them is to be finite
     others = adv.scatter(1, labels, torch.finfo(adv.dtype).min)
     # plus 0, but NaN where the main head's logits are not finite: those have no largest
-    odds = log_odds(torch.add(adv.gather(1, labels), largest, alpha=0).squeeze(1), others)
+    logit = torch.add(adv.gather(1, labels), largest, alpha=0).to(adv.dtype)
+    odds = log_odds(logit.squeeze(1), others)
     return F.logsigmoid(odds[: len(source_adv)]), F.logsigmoid(-odds[len(source_adv) :])
 
 

@@ -48,11 +48,13 @@ def test_a_batch_and_the_same_twice_are_0_apart() -> None:
         assert moved.grad.abs().max() == 0
 
 
-@pytest.mark.parametrize("n", [5, 64, 129])
-def test_equal_batches_are_exactly_0_apart(n: int) -> None:
+@pytest.mark.parametrize("n", [5, 9, 64, 129])
+@pytest.mark.parametrize("d", [3, 257])
+@pytest.mark.parametrize("k", [1, 2, 50])
+def test_equal_batches_are_exactly_0_apart(n: int, d: int, k: int) -> None:
     """Also where products round."""
-    batch = torch.randn(n, 257)
-    assert sliced_wasserstein(batch, batch.clone(), torch.randn(257, 50)).item() == 0
+    batch = torch.randn(n, d)
+    assert sliced_wasserstein(batch, batch.clone(), torch.randn(d, k)).item() == 0
 
 
 def test_a_shift_gives_its_square_over_the_width_on_average() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from scipy.stats import chisquare
 from torch import Tensor
 
 from adaption import _draws
+from adaption._directions import Directions
 from adaption._draws import Draws
 
 CPU = torch.device("cpu")
@@ -71,6 +74,16 @@ def test_in_evaluation_all_draws_are_the_same_and_do_not_count() -> None:
     assert source.draws == 1
     source.train()
     assert not torch.equal(source.draw(5, CPU), first)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a compiler of C++")
+@pytest.mark.parametrize("training", [True, False])
+def test_compiled_directions_are_the_same(training: bool) -> None:
+    """Products are beyond 64 bits, also where the compiler knows the integers."""
+    directions, compiled = Directions().train(training), Directions().train(training)
+    find = torch.compile(compiled, fullgraph=True)
+    for _ in range(2):
+        torch.testing.assert_close(find(7, 4, torch.zeros(1)), directions(7, 4, torch.zeros(1)))
 
 
 def test_it_restarts() -> None:

@@ -206,7 +206,7 @@ def beside_the_peers(session: nox.Session) -> Callable[..., object]:
 
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
-    """Measure time and memory against the peers, for the docs; `-- --quick` and `-- --promises WORD` write nothing."""
+    """Measure time and memory against the peers, for the docs; `-- --promises WORD` a few, `-- --quick` to try it."""
     python = beside_the_peers(session)
     python("-m", "benchmarks.bench", *session.posargs, env={"PYTHONPATH": os.pathsep.join(("tests", "docs"))})
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks.bench import LAUNCHED, markdown, promise_rows, tables
+from benchmarks.bench import LAUNCHED, PROMISED, kept, markdown, promise_columns, promise_rows, tables
 from benchmarks.contestants import CONTESTANTS, leaves
 from benchmarks.launches import launches
 from benchmarks.measure import DANN, MMD, PROMISES, linear, with_own_forward
@@ -52,8 +52,16 @@ def test_tables_have_a_cell_for_each_measurement_and_say_what_failed() -> None:
 
 def test_a_promise_without_a_figure_is_not_met() -> None:
     name, (limit, _, _) = next(iter(PROMISES.items()))
-    assert [row[-1] for row in promise_rows({name: limit})[1:]] == ["met"]
-    assert [row[-1] for row in promise_rows({name: float("nan")})[1:]] == ["missed"]
+    assert "**" not in kept({name: limit})[name]
+    assert kept({name: float("nan")})[name] == "**nan**"
+
+
+def test_a_page_keeps_the_columns_of_other_processors() -> None:
+    first, second, *_ = PROMISES
+    columns = {"this": {first: "1.00", second: "**2.00**"}, "that": {second: "3.00"}}
+    page = f"# Page\n\n{PROMISED}\n\nSome words.\n\n{markdown(promise_rows(columns))}\n\n## Next\n\n| a | b |\n"
+    assert promise_columns(page) == {"this": columns["this"], "that": {first: "", second: "3.00"}}
+    assert markdown(promise_rows(promise_columns(page))) in page
 
 
 def test_launches_are_those_of_the_kernels_alone() -> None:

@@ -298,8 +298,9 @@ def _mean_evaluate(
     odds.sub_(top).sub_(sums.log())
     odds[n:].neg_()
     logs = F.logsigmoid(odds)
-    source, target = logs[:n].sum().mul_(margin), logs[n:].sum()
-    value = torch.add(source / logs[:n].numel(), target, alpha=1 / logs[n:].numel())
+    log_p, log_rest = logs[:n], logs[n:]
+    source, target = log_p.sum().mul_(margin), log_rest.sum()
+    value = torch.add(source / log_p.numel(), target, alpha=1 / log_rest.numel())
     return (value, source, target), (logs, labels, others, sums)
 
 

@@ -34,11 +34,11 @@ WHY_MISSED = """\
 Why some are missed: for small batches of logits the plain formula takes 50 to 130 us, and the checks of the arguments,
 the cast to float32 and the separate sum and count for the epoch value add 10 to 50. Mutual information also checks that
 both arguments are probabilities. MDD checks four arguments, and computes both logarithms from exact log-odds. VAT runs
-the network without side effects, and checks what it returns. JMMD at n = m = 32 consists of many short operations; how
-these compare with long ones depends on the processor. With `full_state_update=False` torchmetrics, too, computes the
-loss only once; `metric(..)` cannot take less than the loss, and the loss alone is more than half of that. JDOT finds an
-entropic plan by Sinkhorn's iteration; POT's exact plan, by a network simplex, is faster up to n = m = 128 and slower
-beyond. The limits of RSD and HoMM are above 1.1 because both compute in float64.
+the network without side effects, and checks what it returns. MMD at n = m = 64 and JMMD at n = m = 32 consist of many
+short operations; how these compare with long ones depends on the processor. With `full_state_update=False`
+torchmetrics, too, computes the loss only once; `metric(..)` cannot take less than the loss, and the loss alone is more
+than half of that. JDOT finds an entropic plan by Sinkhorn's iteration; POT's exact plan, by a network simplex, is
+faster up to n = m = 128 and slower beyond. The limits of RSD and HoMM are above 1.1 because both compute in float64.
 
 The cells of the tables below are measured one after another, and some differ by 10 to 20 % from run to run. Where a
 peer stays faster by more than 10 % when both are measured in turn: geomloss takes seven or eight annealed steps of

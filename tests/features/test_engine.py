@@ -66,14 +66,12 @@ def problem(number: int, widths: list[int], columns: int) -> tuple[list[Tensor],
     ("widths", "kernels"),
     [([5], [1]), ([5], [5]), ([3], [8]), ([4, 2], [1, 1]), ([4, 2], [5, 1]), ([4, 2, 1], [2, 2, 2])],
 )
-# rows up to which the tiles of the median are kept, and distances up to which they are sorted out at once
-@pytest.mark.parametrize(("few", "partition"), [(4, 0), (2048, 0), (2048, 2**17)])
+@pytest.mark.parametrize("few", [4, 2048])  # rows up to which the tiles of the median are kept
 def test_values_and_gradients_at_every_tile_boundary(
-    number: int, widths: list[int], kernels: list[int], few: int, partition: int, monkeypatch: pytest.MonkeyPatch
+    number: int, widths: list[int], kernels: list[int], few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_distances, "TILE", 8)
     monkeypatch.setattr(_distances, "FEW", few)
-    monkeypatch.setattr(_distances, "_PARTITION", partition)
     settings: list[tuple[list[str | float], int]] = [
         (["median", 2.5, "mean"], 1),
         (["mean", "median", "median"], 3),
@@ -181,17 +179,6 @@ def test_few_values_are_kept_for_the_median(monkeypatch: pytest.MonkeyPatch) -> 
         parts = sample(1_000_000).split(50_000)
         _median.lower_median(parts.__iter__, 1_000_000, torch.cat(parts)[::100])
         assert kept < 50_000
-
-
-@pytest.mark.parametrize("rows", [2, 3, 64, 385, 512, 600])
-def test_the_median_is_the_distance_of_its_pair(rows: int) -> None:
-    """In one tile, in several, and where there are too many pairs to sort them out at once."""
-    features = torch.randn(rows, 5, dtype=torch.float64)
-    distances = _distances.Distances(features, "median")
-    expected = torch.pdist(features).square().median().item()
-    assert distances.bandwidth == pytest.approx(expected, rel=1e-12)
-    p, q = distances._pair
-    assert (features[p] - features[q]).square().sum().item() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("number", [100, 384, 385, 900, 2048])

@@ -292,7 +292,7 @@ def _mean_evaluate(
     labels: Tensor, largest: Tensor, source_adv: Tensor, target_adv: Tensor, *, margin: float, n: int
 ) -> tuple[Values, Values]:
     others = torch.cat([source_adv, target_adv])
-    odds = others.gather(1, labels).add_(largest, alpha=0)  # as above
+    odds = others.gather(1, labels).add_(largest, alpha=0)  # plus 0 or NaN, as in the formula
     top = others.scatter_(1, labels, torch.finfo(others.dtype).min).amax(1, keepdim=True)
     sums = others.sub_(top).exp_().sum(1, keepdim=True)
     odds.sub_(top).sub_(sums.log())

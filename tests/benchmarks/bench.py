@@ -45,8 +45,8 @@ peer stays faster by more than 10 % when both are measured in turn: geomloss tak
 Sinkhorn's iteration in float32; ours goes on in float64 until the potentials have converged. POT finds the plan of JDOT
 as said above. pytorch-adapt's sliced Wasserstein distance draws its directions from torch's generator, which is up to
 0.2 ms faster. TLLib's MDD takes the logarithm of one minus a probability, in fewer passes; it loses its digits where
-the probability is near 1. pytorch-adapt's entropy, and DANN of TLLib and rul-adapt, check nothing, which small batches
-notice."""
+the probability is near 1. pytorch-adapt's entropy and TLLib's DANN check nothing and keep no sums for the epoch;
+rul-adapt's DANN checks nothing, and takes one cross entropy over both domains together. Small batches notice that."""
 PROMISED = "## What was promised"
 ABOUT_PROMISES = (
     "Each column is the latest run on one processor, with the code of its time. What is above its limit is in bold."
@@ -217,13 +217,16 @@ def promise_rows(columns: dict[str, Column]) -> list[list[str]]:
     return rows
 
 
+def promise_table(page: str) -> str:
+    """That table as it stands in a page."""
+    lines = page.partition(PROMISED)[2].partition("\n## ")[0].splitlines()
+    return "\n".join(line for line in lines if line.startswith("|"))
+
+
 def promise_columns(page: str) -> dict[str, Column]:
     """The columns of that table in a page."""
-    head, _, *rows = [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for line in page.partition(PROMISED)[2].partition("\n## ")[0].splitlines()
-        if line.startswith("|")
-    ]
+    lines = promise_table(page).splitlines()
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {name: {row[0]: row[index] for row in rows} for index, name in enumerate(head) if index > 1}
 
 
@@ -316,9 +319,8 @@ def main() -> None:
         draw(results, sizes)
         write(results, {**columns, processor(): found}, sizes, widths)
     else:
-        before = markdown(promise_rows(columns))
         columns[processor()] = {**columns.get(processor(), {}), **found}
-        PAGE.write_text(page.replace(before, markdown(promise_rows(columns))))
+        PAGE.write_text(page.replace(promise_table(page), markdown(promise_rows(columns))))
     console.print(f"wrote {PAGE}")
 
 
